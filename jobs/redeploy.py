@@ -1,0 +1,18 @@
+"""Promotes the challengers of a training if they win, and records what they replaced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scoring import training
+from scoring.job import JobArguments, run_job
+
+
+def work(arguments: JobArguments) -> dict[str, Any]:
+    """Redeploy and return what was replaced."""
+    promotion = training.redeploy(arguments.deployment, arguments.training_run_id)
+    return {"promoted": promotion.is_promoted, "replaced": dict(promotion.replaced), "reason": promotion.reason}
+
+
+if __name__ == "__main__":
+    run_job(work)

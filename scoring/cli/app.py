@@ -1,0 +1,153 @@
+"""All commands of `scoring`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scoring import deployment as deployments
+from scoring.cli import execute, show
+from scoring.errors import EXIT_CONFIGURATION, EXIT_DONE
+from scoring.job import exit_codes
+
+app = typer.Typer(
+    name="scoring",
+    help="Nightly batch scoring: models over Parquet partitions, checked, published, watched and replaced.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Name = Annotated[str, typer.Argument(help="Deployment: its name, or the path of its folder.")]
+PartitionOption = Annotated[str, typer.Option("--partition", "-p", help="Partition, like 2013-01-31.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def _print(result: Any, as_json: bool, human: Callable[[Any], None]) -> None:
+    show.document(result) if as_json else human(result)
+
+
+@app.command()
+def validate(
+    names: Annotated[list[str] | None, typer.Argument(help="Deployments; without any, all of them.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check deployment files, rules and expectation suites. Starts nothing and asks no server."""
+    with exit_codes():
+        found = execute.validate(names or [])
+        _print(found, as_json, lambda rows: show.table("Deployments", rows, {"deployment": "deployment", "error": "error"}))
+    raise typer.Exit(EXIT_CONFIGURATION if any(row["error"] for row in found) else EXIT_DONE)
+
+
+@app.command()
+def plan(name: Name, partition: PartitionOption, as_json: Json = False) -> None:
+    """Show what a run would do: rows, splits, model versions, output columns. Reads footers only."""
+    with exit_codes():
+        _print(execute.plan(name, partition), as_json, lambda found: show.facts(f"plan of {name} {partition}", found))
+
+
+@app.command()
+def run(name: Name, partition: PartitionOption, as_json: Json = False) -> None:
+    """Score one partition here and now: score, check, publish, watch. Sends no mail: you are looking at it."""
+    with exit_codes():
+        _print(execute.run(name, partition), as_json, lambda found: show.facts(f"{name} {partition}", found))
+
+
+@app.command()
+def train(
+    name: Name,
+    first: Annotated[str | None, typer.Option(help="First partition to train on; default: the reference window.")] = None,
+    last: Annotated[str | None, typer.Option(help="Last partition to train on.")] = None,
+    holdout_last: Annotated[
+        str | None, typer.Option(help="Last hold-out night; they begin after the training window.")
+    ] = None,
+    as_of: Annotated[
+        str | None, typer.Option(help="Partition that stands for today; chooses recent windows, as the Dag does.")
+    ] = None,
+    promote_winner: Annotated[bool, typer.Option("--promote", help="Promote the challengers if they win.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train challengers, register them, and compare them with the champions on hold-out nights."""
+    with exit_codes():
+        found = execute.train(
+            name,
+            first=_date(first),
+            last=_date(last),
+            holdout_last=_date(holdout_last),
+            as_of=as_of,
+            promote=promote_winner,
+        )
+        _print(found, as_json, lambda result: show.facts(f"training of {name}", result))
+
+
+@app.command()
+def deploy(
+    source: Annotated[Path, typer.Argument(help="Folder of the deployment, as it comes from version control.")],
+    as_json: Json = False,
+) -> None:
+    """Validate a deployment's folder, check that its models can be frozen, and install it for Airflow."""
+    with exit_codes():
+        _print(execute.deploy(source), as_json, lambda found: show.facts("deployed", found))
+
+
+@app.command()
+def promote(
+    name: Name,
+    version: Annotated[
+        list[str] | None, typer.Option("--version", help="MODEL=N, repeatable; default: the newest training's.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Promote also a challenger that did not win.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make challengers champions if they won, or given versions in any case."""
+    with exit_codes():
+        found = execute.promote(name, version or [], force=force)
+        _print(found, as_json, lambda result: show.facts(f"promotion of {name}", result))
+
+
+@app.command()
+def rollback(name: Name, as_json: Json = False) -> None:
+    """Move the champions back to what the last promotion replaced."""
+    with exit_codes():
+        _print(execute.rollback(name), as_json, lambda found: show.facts(f"roll-back of {name}", found))
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="Deployment; without it, all of them.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the published partitions of a deployment."""
+    with exit_codes():
+        if name is None:
+            _print(execute.overview(), as_json, lambda rows: show.table("Deployments", rows, execute.OVERVIEW_COLUMNS))
+        else:
+            _print(execute.status(name), as_json, lambda rows: show.table(name, rows, execute.STATUS_COLUMNS))
+
+
+@app.command()
+def drift(name: Name, partition: PartitionOption, as_json: Json = False) -> None:
+    """Compare a published partition's window with the reference again, and show every column."""
+    with exit_codes():
+        _print(execute.drift(name, partition), as_json, lambda found: show.drift(name, found))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Look for known traps of this machine and say how to mend each."""
+    with exit_codes():
+        found = execute.doctor()
+        _print(found, as_json, lambda rows: show.table("Doctor", rows, {"ok": "ok", "name": "what", "found": "found", "mend": "to do"}))
+    raise typer.Exit(EXIT_DONE if all(row["ok"] for row in found) else EXIT_CONFIGURATION)
+
+
+def _date(text: str | None) -> date | None:
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError as error:
+        raise typer.BadParameter(f"expected a date like 2013-01-31, got {text!r}") from error

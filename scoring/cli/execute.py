@@ -1,0 +1,234 @@
+"""What each command does; returns plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from scoring import deployment as deployments
+from scoring.cli import show
+from scoring.deployment import Deployment, Period
+from scoring.errors import ConfigurationError, ScoringError
+
+STATUS_COLUMNS: Final = {
+    "partition": "partition",
+    "rows": "rows",
+    "quarantined": "quarantined",
+    "model_versions": "model versions",
+    "checks": "checks",
+    "drift": "drifted share",
+    "decision": "decision",
+    "published_version": "table version",
+    "run_id": "run",
+}
+OVERVIEW_COLUMNS: Final = {
+    "deployment": "deployment",
+    "owner": "owner",
+    "schedule": "schedule (UTC)",
+    "partitions": "published",
+    "last": "last partition",
+}
+
+
+def validate(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Load deployments and their suites; an error is a value, so that one bad file does not hide the others."""
+    from scoring.checks.suite import load_suite
+
+    rows = []
+    for name in names or deployments.names():
+        try:
+            found = deployments.load(name)
+            for which, path in (("input", found.checks.input), ("output", found.checks.output)):
+                if path is not None:
+                    load_suite(found.folder / path, name=which)
+            rows.append({"deployment": name, "error": None})
+        except ScoringError as error:
+            rows.append({"deployment": name, "error": str(error)})
+    return rows
+
+
+def plan(name: str, partition: str) -> dict[str, Any]:
+    """Return the plan of one run."""
+    from scoring.plan import make_plan
+    from scoring.registry import Registry
+
+    made, _ = make_plan(deployments.load(name), partition, registry=Registry())
+    document = made.to_json()
+    return {key: value for key, value in document.items() if key not in ("contract", "format_version")}
+
+
+def run(name: str, partition: str) -> dict[str, Any]:
+    """Score, check, publish and watch one partition in this process."""
+    from scoring import nightly
+    from scoring.checks.report import worst
+    from scoring.watch import watch
+
+    deployment = deployments.load(name)
+    with show.step(f"Scoring {name} {partition}"):
+        record = nightly.score(deployment, partition)
+    with show.step("Checking"):
+        reports = nightly.check(deployment, partition)
+    with show.step("Publishing"):
+        record = nightly.publish(deployment, partition)
+    found: dict[str, Any] = {
+        "run_id": record.run_id,
+        "rows": int(record.metrics["rows"]),
+        "rows_per_s": round(record.metrics["rows_per_s"]),
+        "quarantined": int(record.metrics["quarantined"]),
+        "model_versions": record.model_versions,
+        "checks": worst(reports),
+        "published_version": int(record.tags["published_version"]),
+        "table": deployment.output.path,
+        **({"warning": record.tags["warning"]} if "warning" in record.tags else {}),
+    }
+    if deployment.drift is not None:
+        with show.step("Watching for drift"):
+            seen = watch(deployment, partition)
+        if seen is not None:
+            found |= {
+                "drift": seen.drift.share_of_drifted_columns,
+                "decision": seen.decision.kind,
+                "reasons": list(seen.decision.reasons),
+            }
+    return found
+
+
+def train(
+    name: str,
+    *,
+    first: date | None,
+    last: date | None,
+    holdout_last: date | None,
+    as_of: str | None,
+    promote: bool,
+) -> dict[str, Any]:
+    """Train challengers and compare them with the champions."""
+    from scoring import training
+
+    deployment = deployments.load(name)
+    if as_of is not None:
+        window, holdout = training.windows(deployment, as_of)
+    else:
+        window, holdout = _chosen_windows(deployment, first, last, holdout_last)
+    message = f"Training {name} on {window.first} to {window.last}, comparing on {holdout.first} to {holdout.last}"
+    with show.step(message):
+        record = training.train(deployment, window, holdout, as_of=as_of or "")
+    found = {
+        "training_run_id": record.run_id,
+        "model_versions": record.model_versions,
+        **{key: value for key, value in sorted(record.metrics.items()) if key.startswith(("challenger", "champion", "holdout"))},
+    }
+    if promote:
+        found |= _promotion(training.redeploy(deployment, record.run_id))
+    return found
+
+
+def deploy(source: Path) -> dict[str, Any]:
+    """Install a deployment's folder."""
+    from scoring.install import install
+
+    return asdict(install(source))
+
+
+def promote(name: str, versions: Sequence[str], *, force: bool) -> dict[str, Any]:
+    """Promote the newest training's challengers, or given versions."""
+    from scoring import training
+
+    deployment = deployments.load(name)
+    if versions:
+        return _promotion(training.promote_version(deployment, dict(_version(text) for text in versions)))
+    return _promotion(training.redeploy(deployment, is_forced=force))
+
+
+def rollback(name: str) -> dict[str, Any]:
+    """Undo the last promotion."""
+    from scoring import training
+
+    return _promotion(training.rollback(deployments.load(name)))
+
+
+def status(name: str) -> list[dict[str, Any]]:
+    """Return the published partitions of a deployment."""
+    from scoring.status import partitions
+
+    wanted = STATUS_COLUMNS.keys()
+    found = (asdict(entry) for entry in partitions(deployments.load(name)))
+    return [{key: entry[key] for key in wanted} for entry in found if entry["published_version"] is not None]
+
+
+def overview() -> list[dict[str, Any]]:
+    """Return all deployments with how much of each is published."""
+    rows = []
+    for name in deployments.names():
+        found = deployments.load(name)
+        published = status(name)
+        rows.append(
+            {
+                "deployment": name,
+                "owner": found.owner.team,
+                "schedule": found.schedule,
+                "partitions": len(published),
+                "last": max((row["partition"] for row in published), default=None),
+            }
+        )
+    return rows
+
+
+def drift(name: str, partition: str) -> dict[str, Any]:
+    """Watch a published partition again."""
+    from scoring.watch import watch
+
+    seen = watch(deployments.load(name), partition)
+    if seen is None:
+        raise ConfigurationError(f"deployment {name!r} has no 'drift'", hint="Add the section to watch it.")
+    return {
+        "run_id": seen.run_id,
+        "drift": seen.drift.to_json(),
+        "performance": seen.performance.to_json() if seen.performance else None,
+        "decision": seen.decision.to_json(),
+    }
+
+
+def doctor() -> list[dict[str, Any]]:
+    """Return what is right and wrong with this machine."""
+    from scoring.doctor import diagnose
+
+    return [asdict(finding) for finding in diagnose()]
+
+
+def _chosen_windows(
+    deployment: Deployment, first: date | None, last: date | None, holdout_last: date | None
+) -> tuple[Period, Period]:
+    """Return the given windows; by default train on the reference window and hold out the nights after it."""
+    if deployment.drift is None or deployment.retrain is None:
+        raise ConfigurationError(f"deployment {deployment.name!r} cannot be trained", "sections 'drift' and 'retrain'", "none")
+    reference = deployment.drift.reference
+    end = last or reference.last
+    until = holdout_last or end + timedelta(days=deployment.retrain.holdout_days)
+    try:
+        return Period(first=first or reference.first, last=end), Period(first=end + timedelta(days=1), last=until)
+    except ValueError:
+        raise ConfigurationError(
+            "the windows are not valid",
+            "first <= last < holdout-last",
+            f"{first or reference.first}, {end} and {until}",
+        ) from None
+
+
+def _version(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    if not name or not number.isdigit():
+        raise ConfigurationError("'--version' is not valid", "MODEL=N", repr(text))
+    return name, int(number)
+
+
+def _promotion(promotion: Any) -> dict[str, Any]:
+    replaced: Mapping[str, tuple[int | None, int]] = promotion.replaced
+    return {
+        "promoted": promotion.is_promoted,
+        "reason": promotion.reason,
+        "replaced": {name: {"from": before, "to": now} for name, (before, now) in replaced.items()},
+    }

@@ -1,0 +1,90 @@
+"""How results reach the terminal: one JSON document or a table on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+STDOUT = Console(soft_wrap=True)
+STDERR = Console(stderr=True, soft_wrap=True)
+
+
+def document(content: Any) -> None:
+    """Print one JSON document on stdout."""
+    print(json.dumps(content, indent=2, default=str))
+
+
+def table(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
+    """Print rows as a table on stdout.
+
+    Args:
+        title: above the table.
+        rows: values by key.
+        columns: headline by key, in order.
+    """
+    shown = Table(title=title, title_justify="left", header_style="bold")
+    for key, headline in columns.items():
+        is_number = any(isinstance(row.get(key), int | float) for row in rows)
+        shown.add_column(headline, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(text(row.get(key)) for key in columns))
+    Console().print(shown)
+
+
+def text(value: Any) -> str:
+    """Return a value as people write it."""
+    match value:
+        case None:
+            return "–"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+        case int():
+            return f"{value:,}"
+        case Mapping():
+            return ", ".join(f"{key} {text(item)}" for key, item in value.items())
+        case list() | tuple():
+            return "; ".join(text(item) for item in value)
+        case _:
+            return str(value)
+
+
+def note(message: str) -> None:
+    """Print one line on stderr."""
+    STDERR.print(message, markup=False, highlight=False)
+
+
+@contextmanager
+def step(message: str) -> Iterator[None]:
+    """Say on stderr what is being done, and how long it took."""
+    note(f"{message} ...")
+    start = time.perf_counter()
+    yield
+    note(f"  done in {time.perf_counter() - start:.1f} s")
+
+
+def facts(title: str, found: Mapping[str, Any]) -> None:
+    """Print facts one below the other on stdout."""
+    shown = Table(title=title, title_justify="left", show_header=False)
+    shown.add_column(style="bold", no_wrap=True)
+    shown.add_column(overflow="fold")
+    for key, value in found.items():
+        shown.add_row(key.replace("_", " "), text(value))
+    Console().print(shown)
+
+
+def drift(name: str, found: Mapping[str, Any]) -> None:
+    """Print a drift report: columns, then performance and decision."""
+    report = found["drift"]
+    window = f"{report['current_first']} to {report['current_last']} against {report['reference_first']} to {report['reference_last']}"
+    keys = {"column": "column", "method": "method", "score": "score", "threshold": "threshold", "is_drifted": "drifted"}
+    table(f"{name}: {window}", report["columns"], keys)
+    decision = found["decision"]
+    facts("decision", {"decision": decision["kind"], "reasons": decision["reasons"], "run": found["run_id"]})

@@ -1,0 +1,1 @@
+"""Partitions in, part files out, and the Delta transaction that publishes them."""

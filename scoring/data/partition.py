@@ -1,0 +1,155 @@
+"""What lies in one input partition, read from Parquet footers only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from scoring.data.storage import open_storage, storage_errors
+from scoring.deployment import Input
+from scoring.errors import ConfigurationError, DataError, PartitionMissingError, listed
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """One row group of a file."""
+
+    rows: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One Parquet file of a partition."""
+
+    path: str
+    """Path within the file system of the input."""
+    size_bytes: int
+    schema: pa.Schema
+    row_groups: tuple[RowGroup, ...]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return sum(group.rows for group in self.row_groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One partition of an input: its files in order of their paths."""
+
+    column: str
+    value: str
+    files: tuple[InputFile, ...]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return sum(file.rows for file in self.files)
+
+
+def check_value(value: str) -> str:
+    """Return a partition value that can be part of a path.
+
+    Raises:
+        ConfigurationError: it is empty or holds a character that a Hive path or a shell would change.
+    """
+    if not value or not all(letter.isalnum() or letter in "-_.:" for letter in value) or value.startswith("."):
+        raise ConfigurationError(
+            "the partition is not valid", "letters, digits, '-', '_', '.' and ':'", repr(value), "Example: 2013-01-31."
+        )
+    return value
+
+
+def folder_of(location: str, column: str, value: str) -> str:
+    """Return the path or URL of a Hive partition."""
+    return f"{location}/{column}={value}"
+
+
+def list_partition(source: Input, value: str) -> Partition:
+    """Read the footers of all Parquet files of a partition. Hidden files (`_x`, `.x`) are not data.
+
+    Raises:
+        PartitionMissingError: its folder does not exist or holds no file yet.
+        DataError: a file is not Parquet or is cut short, or there is no row at all.
+        StorageError: the store does not answer.
+    """
+    location = folder_of(source.path, source.partition, check_value(value))
+    filesystem, path = open_storage(location)
+    with storage_errors(location):
+        found = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    infos = sorted(
+        (info for info in found if info.type is fs.FileType.File and not _is_hidden(info.path[len(path) :])),
+        key=lambda info: info.path,
+    )
+    if not infos:
+        raise PartitionMissingError(
+            f"partition {value!r} is missing", f"Parquet files in {location}", "none", _nearest(source, value)
+        )
+    files = tuple(_footer(filesystem, info) for info in infos)
+    partition = Partition(source.partition, value, files)
+    if partition.rows == 0:
+        raise DataError(
+            f"partition {value!r} is empty",
+            "at least one row",
+            f"{len(files)} files without rows in {location}",
+            "Ask the upstream team; delete the files if there is nothing to score.",
+        )
+    return partition
+
+
+def existing_values(location: str, column: str) -> list[str]:
+    """Return the values of all Hive partitions below a location, sorted; empty if there is no such location."""
+    filesystem, path = open_storage(location)
+    with storage_errors(location):
+        found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    prefix = f"{column}="
+    return sorted(i.base_name.removeprefix(prefix) for i in found if i.base_name.startswith(prefix))
+
+
+def values_between(first: date, last: date) -> list[str]:
+    """Return the ISO dates from `first` to `last`, both included."""
+    return [(first + timedelta(days=day)).isoformat() for day in range((last - first).days + 1)]
+
+
+def _is_hidden(relative: str) -> bool:
+    return any(part.startswith((".", "_")) for part in relative.split("/"))
+
+
+def _footer(filesystem: fs.FileSystem, info: fs.FileInfo) -> InputFile:
+    with storage_errors(info.path):
+        try:
+            with filesystem.open_input_file(info.path) as handle:
+                metadata = pq.read_metadata(handle)
+        except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and not isinstance(error, pa.ArrowException) and error.errno is not None:
+                raise
+            raise DataError(
+                f"file {info.path} cannot be read",
+                "a whole Parquet file",
+                f"{info.size} bytes that are not ({' '.join(str(error).split())[:120]})",
+                "It may be still being written or cut short: write it again, then run again.",
+            ) from error
+    groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
+    return InputFile(
+        path=info.path,
+        size_bytes=info.size,
+        schema=metadata.schema.to_arrow_schema().remove_metadata(),
+        row_groups=tuple(RowGroup(group.num_rows, group.total_byte_size) for group in groups),
+    )
+
+
+def _nearest(source: Input, value: str) -> str:
+    values = existing_values(source.path, source.partition)
+    if not values:
+        return f"There is no partition in {source.path} at all: is the path right?"
+    near = sorted(sorted(values, key=lambda known: abs(_rank(known, values) - _rank(value, values)))[:3])
+    return f"Nearest partitions: {listed(near)}. Run again when it has arrived."
+
+
+def _rank(value: str, values: list[str]) -> int:
+    return sum(known < value for known in values)

@@ -1,0 +1,167 @@
+"""The Delta table that readers see. One transaction replaces exactly one partition."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction
+
+from scoring.data.parts import Part
+from scoring.data.storage import storage_errors
+from scoring.errors import ContractError, StorageError, SupersededError, listed
+
+METADATA_KEY: Final = "scoring"
+"""Key of our facts in a commit's metadata."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPartition:
+    """What readers of the current version see of one partition."""
+
+    value: str
+    rows: int
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A partitioned Delta table."""
+
+    path: str
+    """Path or URL."""
+    partition: str
+    """The partition column (string)."""
+
+    def generation(self, value: str) -> int:
+        """Return how often a partition has been published: 0 when it has not.
+
+        A run reads it when it starts and names it again when it publishes; see `publish`.
+        """
+        table = self._open()
+        return 0 if table is None else table.transaction_version(self._app_id(value)) or 0
+
+    def version(self) -> int:
+        """Return the table's current version; -1 when there is no table yet."""
+        table = self._open()
+        return -1 if table is None else int(table.version())
+
+    def publish(
+        self, value: str, parts: Sequence[Part], *, schema: pa.Schema, generation: int, facts: Mapping[str, Any]
+    ) -> int:
+        """Replace one partition by parts that were written before.
+
+        Args:
+            value: the partition.
+            parts: all files of the partition's new version; none makes it empty.
+            schema: columns of the parts, without the partition column.
+            generation: what `generation(value)` said when the run started.
+            facts: JSON that is kept in the commit.
+
+        Returns:
+            The table's version in which readers see the parts.
+
+        Raises:
+            SupersededError: another run published the partition since; nothing was changed.
+            ContractError: the table has columns of other types.
+            StorageError: the store failed; nothing was changed.
+        """
+        with storage_errors(self.path):
+            table = self._open() or self._create(schema)
+            self._fit_columns(table, schema)
+            if (table.transaction_version(self._app_id(value)) or 0) != generation:
+                raise self._superseded(value)
+            try:
+                table.create_write_transaction(
+                    [self._action(value, part) for part in parts],
+                    mode="overwrite",
+                    schema=self._full(schema),
+                    partition_by=[self.partition],
+                    partition_filters=[(self.partition, "=", value)],
+                    commit_properties=CommitProperties(
+                        custom_metadata={METADATA_KEY: json.dumps({"partition": value, **facts})},
+                        app_transactions=[Transaction(self._app_id(value), generation + 1)],
+                    ),
+                )
+            except CommitFailedError as error:
+                if self.generation(value) != generation:
+                    raise self._superseded(value) from error
+                raise StorageError(
+                    f"publishing partition {value!r} to {self.path} failed", got=str(error), hint="Run again."
+                ) from error
+            except DeltaError as error:
+                raise StorageError(f"publishing partition {value!r} to {self.path} failed", got=str(error)) from error
+        return int(table.version())
+
+    def published(self) -> dict[str, PublishedPartition]:
+        """Return the partitions of the current version by value."""
+        table = self._open()
+        if table is None:
+            return {}
+        found: dict[str, PublishedPartition] = {}
+        actions = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+        for action in sorted(actions, key=lambda entry: str(entry["path"])):
+            value = action[f"partition.{self.partition}"]
+            known = found.get(value, PublishedPartition(value, 0, ()))
+            found[value] = PublishedPartition(
+                value, known.rows + action["num_records"], (*known.paths, action["path"])
+            )
+        return dict(sorted(found.items()))
+
+    def _open(self) -> DeltaTable | None:
+        try:
+            return DeltaTable(self.path)
+        except TableNotFoundError:
+            return None
+
+    def _create(self, schema: pa.Schema) -> DeltaTable:
+        if "://" not in self.path:
+            Path(self.path).mkdir(parents=True, exist_ok=True)
+        return DeltaTable.create(
+            self.path, schema=self._full(schema), mode="ignore", partition_by=[self.partition]
+        )
+
+    def _full(self, schema: pa.Schema) -> pa.Schema:
+        return schema.append(pa.field(self.partition, pa.string()))
+
+    def _fit_columns(self, table: DeltaTable, schema: pa.Schema) -> None:
+        """Add columns that the table lacks; refuse columns of another type."""
+        existing = {field.name: field.type for field in table.schema().fields}
+        wanted = {field.name: field.type for field in _delta_fields(self._full(schema))}
+        changed = [f"{name}: {kind}" for name, kind in wanted.items() if existing.get(name, kind) != kind]
+        if changed:
+            raise ContractError(
+                f"the outputs do not fit the table {self.path}",
+                listed(f"{name.split(':')[0]}: {existing[name.split(':')[0]]}" for name in changed),
+                listed(changed),
+                "Give the output another name, or publish to a new 'output.path'.",
+            )
+        added = [Field(name, kind, nullable=True) for name, kind in wanted.items() if name not in existing]
+        if added:
+            table.alter.add_columns(added)
+
+    def _action(self, value: str, part: Part) -> AddAction:
+        now = int(time.time() * 1000)
+        return AddAction(part.path, part.size_bytes, {self.partition: value}, now, True, part.delta_stats)
+
+    def _app_id(self, value: str) -> str:
+        return f"scoring/{self.partition}={value}"
+
+    def _superseded(self, value: str) -> SupersededError:
+        return SupersededError(
+            f"partition {value!r} was published by another run after this run had started",
+            hint="Nothing of this run was published; readers see the other run's rows. Run again if you need to.",
+        )
+
+
+def _delta_fields(schema: pa.Schema) -> list[Any]:
+
+
+    return Schema.from_arrow(schema).fields

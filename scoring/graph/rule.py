@@ -1,0 +1,127 @@
+"""Business logic: a Python function or a SQL query over the batch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from scoring.errors import ContractError, ScoringError, listed
+from scoring.graph.batch import Batch
+
+if TYPE_CHECKING:
+    import duckdb
+
+RuleFunction = Callable[[pa.Table], pa.Table]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Adds, changes or drops columns. Rows, their order and the keys must stay as they are, and this is checked."""
+
+    name: str
+    function: RuleFunction
+    keys: tuple[str, ...]
+
+    @property
+    def output(self) -> None:
+        """A rule has no output of its own."""
+        return None
+
+    def run(self, batch: Batch) -> Batch:
+        """Apply the rule and check that it kept rows, order and keys."""
+        result = self._apply(batch.table)
+        if result.num_rows != batch.rows:
+            raise ContractError(
+                f"rule {self.name!r} changed the number of rows",
+                str(batch.rows),
+                str(result.num_rows),
+                "A rule may add, change and drop columns; rows stay as they are.",
+            )
+        for key in self.keys:
+            if not result.column(key).equals(batch.table.column(key)):
+                raise ContractError(
+                    f"rule {self.name!r} changed key {key!r}",
+                    "the same values in the same order",
+                    "others",
+                    "Do not sort or join in a rule without restoring the order.",
+                )
+        return Batch(result)
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        """Apply the rule to an empty table."""
+        return self._apply(schema.empty_table()).schema
+
+    def _apply(self, table: pa.Table) -> pa.Table:
+        try:
+            result = self.function(table)
+        except ScoringError:
+            raise
+        except Exception as error:
+            raise ContractError(
+                f"rule {self.name!r} raised on {table.num_rows} rows",
+                got=f"{type(error).__name__}: {error}",
+                hint=f"Columns: {listed(table.column_names)}.",
+            ) from error
+        if not isinstance(result, pa.Table):
+            raise ContractError(f"rule {self.name!r} returned no table", "pyarrow.Table", type(result).__name__)
+        missing = [key for key in self.keys if key not in result.column_names]
+        if missing:
+            raise ContractError(
+                f"rule {self.name!r} dropped a key", f"columns {listed(self.keys)}", f"no {listed(missing)}"
+            )
+        return result
+
+
+def python_rule(source: str, *, module: str, function: str) -> RuleFunction:
+    """Return `function` of a deployment's Python file, given as text because executors do not have the file."""
+    rule: RuleFunction = getattr(_module(source, module), function)
+    return rule
+
+
+@functools.lru_cache(maxsize=32)
+def _module(source: str, name: str) -> ModuleType:
+    module = ModuleType(name)
+    exec(compile(source, f"{name}.py", "exec"), module.__dict__)  # noqa: S102 - the deployment's own code
+    return module
+
+
+def sql_rule(query: str) -> RuleFunction:
+    """Return a function that runs `query` over its argument, which the query calls `batch`.
+
+    The query sees nothing else: no files, no network, no other variables. One thread and DuckDB's
+    `preserve_insertion_order` keep the order of rows; `Rule` checks it.
+    """
+
+    def run(table: pa.Table) -> pa.Table:
+        connection = _connection()
+        connection.register("batch", table)
+        try:
+            return connection.sql(query).to_arrow_table()
+        finally:
+            connection.unregister("batch")
+
+    return run
+
+
+@functools.cache
+def _connection() -> duckdb.DuckDBPyConnection:
+    import duckdb
+
+    connection = duckdb.connect(
+        ":memory:",
+        config={
+            "threads": 1,
+            "enable_external_access": False,
+            "python_enable_replacements": False,
+            "allow_community_extensions": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        },
+    )
+    connection.execute("SET lock_configuration = true")
+    return connection

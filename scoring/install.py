@@ -1,0 +1,79 @@
+"""Deploying: a folder from version control becomes one that Airflow generates Dags from."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+from scoring import deployment as deployments
+from scoring import settings
+from scoring.checks.suite import load_suite
+from scoring.deployment import FILE_NAME
+from scoring.errors import ConfigurationError
+from scoring.registry import Registry
+from scoring.runs import RunKind, RunState, RunStore
+
+_LEFT_OUT: Final = shutil.ignore_patterns("__pycache__", ".*", "*.pyc")
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A deployed folder."""
+
+    deployment: str
+    folder: str
+    digest: str
+    """sha256 over paths and contents of the folder's files."""
+    model_versions: dict[str, int]
+    """What the aliases name now; every run freezes them anew."""
+
+
+def install(source: Path) -> Installed:
+    """Validate a deployment's folder and install it; the folder of that name is replaced whole or not at all.
+
+    Raises:
+        ConfigurationError: the folder is not a valid deployment, or a model of it is not registered.
+        ModelError: a registered model cannot be used.
+        RegistryUnavailableError: MLflow does not answer.
+    """
+    if not (source / FILE_NAME).is_file():
+        raise ConfigurationError(f"{source} is not a deployment", f"a file {FILE_NAME} in it", "none")
+    found = deployments.load(source.resolve())
+    for name, path in (("input", found.checks.input), ("output", found.checks.output)):
+        if path is not None:
+            load_suite(found.folder / path, name=name)
+    models, _ = Registry().freeze(found)
+    target = settings.deployments_folder() / found.name
+    if target.resolve() != source.resolve():
+        _replace(source, target)
+    digest = _digest(target)
+    versions = {model.name: model.version for model in models.values()}
+    store = RunStore()
+    run_id = store.start(found.name, kind=RunKind.DEPLOY, tags={"digest": digest})
+    store.set_state(run_id, RunState.DONE)
+    return Installed(found.name, str(target), digest, versions)
+
+
+def _replace(source: Path, target: Path) -> None:
+    # Folders that begin with a dot are not looked at by Airflow, nor by `deployments.names`.
+    fresh = target.parent / f".{target.name}.{uuid4().hex}"
+    old = target.parent / f".{target.name}.{uuid4().hex}.old"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, fresh, ignore=_LEFT_OUT)
+    if target.exists():
+        target.rename(old)
+    fresh.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _digest(folder: Path) -> str:
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in relative.parts):
+            total.update(relative.as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()

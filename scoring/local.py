@@ -1,0 +1,129 @@
+"""Runs a graph in this process over a bounded number of rows: reference windows, training frames, challengers.
+
+Nightly partitions are scored by `scoring.scorer` on Spark; both run the same contract and the same compiled graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scoring.data.contract import contract_of
+from scoring.data.partition import Partition, existing_values, list_partition
+from scoring.data.storage import open_storage, storage_errors
+from scoring.deployment import Deployment, ModelStep
+from scoring.errors import PartitionMissingError
+from scoring.graph.batch import Batch
+from scoring.graph.compile import GraphSource, compile_graph
+from scoring.models.base import Files, FrozenModel, Predictor
+from scoring.models.cache import PREDICTORS
+from scoring.monitoring.sampling import keep_mask, rate_for
+
+
+def read_rows(
+    deployment: Deployment, values: Iterable[str], *, models: Iterable[FrozenModel] = (), limit: int
+) -> pa.Table:
+    """Return about `limit` rows of the partitions that exist among `values`, chosen by a hash of their keys.
+
+    Rows that break the input contract are left out, as in scoring. Columns are those that the graph is given.
+
+    Raises:
+        PartitionMissingError: none of the partitions exists.
+        ContractError, DataError, StorageError: as in scoring.
+    """
+    source = deployment.input
+    wanted = sorted(set(values))
+    existing = set(existing_values(source.path, source.partition))
+    partitions = [list_partition(source, value) for value in wanted if value in existing]
+    if not partitions:
+        raise PartitionMissingError(
+            f"no partition of {deployment.name!r} between {wanted[0]} and {wanted[-1]} exists",
+            f"Parquet files in {source.path}",
+            "none",
+        )
+    rate = rate_for(sum(partition.rows for partition in partitions), limit)
+    frozen = tuple(models)
+    return pa.concat_tables(_rows(deployment, partition, frozen, rate) for partition in partitions)
+
+
+def _rows(deployment: Deployment, partition: Partition, models: Sequence[FrozenModel], rate: float) -> pa.Table:
+    contract = contract_of(deployment.input, partition, models)
+    contract.check_files(partition)
+    filesystem, _ = open_storage(deployment.input.path)
+    tables = []
+    for file in partition.files:
+        with storage_errors(file.path), filesystem.open_input_file(file.path) as handle:
+            raw = pq.read_table(handle, columns=[column.name for column in contract.columns])
+        table, _ = contract.apply(raw)
+        tables.append(table.filter(pa.array(keep_mask(table, keys=deployment.input.keys, rate=rate))))
+    rows = pa.concat_tables(tables)
+    if partition.column in rows.column_names:
+        return rows
+    return rows.append_column(partition.column, pa.repeat(partition.value, rows.num_rows))
+
+
+def run_graph(
+    graph: GraphSource, table: pa.Table, *, files: Mapping[str, Files]
+) -> tuple[pa.Table, dict[str, npt.NDArray[Any]]]:
+    """Return the table after the graph, and what each model predicted on its own, by registered model name."""
+    seen: dict[str, list[npt.NDArray[Any]]] = {}
+
+    def predictors(model: FrozenModel, step: ModelStep) -> Predictor:
+        predictor = PREDICTORS.get(model, files[model.digest], method=step.method, device="cpu", threads=1)
+        return _Recorder(predictor, seen.setdefault(model.name, []))
+
+    result = compile_graph(graph, predictors).run(Batch(table)).table
+    return result, {name: np.concatenate(parts) for name, parts in seen.items() if parts}
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorder:
+    """A predictor that keeps what it predicted."""
+
+    predictor: Predictor
+    predictions: list[npt.NDArray[Any]] = field(default_factory=list)
+
+    def predict(self, batch: Batch) -> npt.NDArray[Any]:
+        values = self.predictor.predict(batch)
+        self.predictions.append(values)
+        return values
+
+
+def with_labels(table: pa.Table, deployment: Deployment, values: Iterable[str]) -> pa.Table:
+    """Return the rows of `table` that have a label, with the label as an additional column.
+
+    Args:
+        table: rows with the deployment's keys.
+        deployment: says where labels are; it must have some.
+        values: partitions whose labels are read; those that do not exist are left out.
+
+    Raises:
+        StorageError: labels cannot be read.
+    """
+    if deployment.drift is None or deployment.drift.labels is None:
+        raise ValueError(f"deployment {deployment.name!r} has no labels")
+    labels, keys = deployment.drift.labels, list(deployment.input.keys)
+    column = deployment.input.partition
+    existing = set(existing_values(labels.path, column))
+    filesystem, root = open_storage(labels.path)
+    found = []
+    with storage_errors(labels.path):
+        for value in sorted(set(values) & existing):
+            read = pq.read_table(
+                f"{root}/{column}={value}", filesystem=filesystem, columns=[*keys, labels.column], partitioning=None
+            )
+            found.append(read.cast(pa.schema([*(table.schema.field(key) for key in keys), read.field(labels.column)])))
+    if not found:
+        empty = pa.schema([*(table.schema.field(key) for key in keys), pa.field(labels.column, pa.float64())])
+        found.append(empty.empty_table())
+    # A label column among the features would be a leak; the join would rename it silently.
+    features = table.drop_columns([labels.column]) if labels.column in table.column_names else table
+    order = features.append_column("__row", pa.array(np.arange(features.num_rows)))
+    joined = order.join(pa.concat_tables(found), keys=keys, join_type="inner").sort_by("__row")
+    return joined.drop_columns(["__row"]).filter(joined.column(labels.column).is_valid())

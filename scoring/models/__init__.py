@@ -1,0 +1,1 @@
+"""One file per framework behind one Protocol, chosen by MLflow flavor."""

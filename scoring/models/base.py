@@ -1,0 +1,127 @@
+"""What a registered model is to us, and what a framework's file must provide."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from scoring.errors import ModelError
+from scoring.graph.batch import Batch
+
+_ARROW_TYPES: Final[dict[str, pa.DataType]] = {
+    "boolean": pa.bool_(),
+    "integer": pa.int32(),
+    "long": pa.int64(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "string": pa.string(),
+    "datetime": pa.timestamp("us"),
+}
+SIGNATURE_TYPES: Final = tuple(_ARROW_TYPES)
+"""MLflow's column types that a signature may use."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureColumn:
+    """One input column of a signature."""
+
+    name: str
+    type: str
+    """One of `SIGNATURE_TYPES`."""
+    required: bool
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        """The Arrow type of the column's values."""
+        return _ARROW_TYPES[self.type]
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenModel:
+    """One version of a registered model, pinned for a run; plain data that travels to executors."""
+
+    name: str
+    version: int
+    digest: str
+    """sha256 over paths and contents of the artifact's files."""
+    flavor: str
+    conf: Mapping[str, Any]
+    """The flavor's section of the artifact's `MLmodel` file."""
+    inputs: tuple[SignatureColumn, ...]
+    size_bytes: int
+
+    @property
+    def label(self) -> str:
+        """Name and version, as sentences show them."""
+        return f"{self.name!r} version {self.version}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the input columns, in the order of the signature."""
+        return tuple(column.name for column in self.inputs)
+
+    @property
+    def types(self) -> tuple[tuple[str, pa.DataType], ...]:
+        """Input columns with their Arrow types, as `Batch.frame` takes them."""
+        return tuple((column.name, column.arrow_type) for column in self.inputs)
+
+
+Files = Mapping[str, bytes]
+"""The files of a model's artifact by relative path."""
+
+
+def digest_of(files: Files) -> str:
+    """Return the sha256 over paths and contents of an artifact's files; independent of their order."""
+    total = hashlib.sha256()
+    for path in sorted(files):
+        total.update(path.encode() + b"\0" + hashlib.sha256(files[path]).digest())
+    return total.hexdigest()
+
+
+class Predictor(Protocol):
+    """A model of one flavor, loaded on one device."""
+
+    def predict(self, batch: Batch) -> npt.NDArray[Any]:
+        """Return one number per row, shape (batch.rows,). `batch` holds the signature's columns and is not empty."""
+        ...
+
+
+class Loader(Protocol):
+    """The function `load` of a flavor's module."""
+
+    def __call__(self, model: FrozenModel, files: Files, *, method: str, device: str, threads: int) -> Predictor:
+        """Build the predictor from bytes that were verified before.
+
+        Args:
+            model: what was frozen for the run.
+            files: the artifact's files.
+            method: `auto`, `predict` or `predict_proba`.
+            device: `cpu` or `cuda:N`.
+            threads: how many threads the library may use.
+
+        Raises:
+            ModelError: the files hold something else than the flavor says, or need trust that they do not have.
+        """
+        ...
+
+
+def positive_class(model: FrozenModel, probabilities: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the second column of class probabilities, shape (n, 2) to (n,).
+
+    Raises:
+        ModelError: there are not two classes.
+    """
+    if probabilities.ndim != 2 or probabilities.shape[1] != 2:
+        raise ModelError(
+            f"model {model.label} is not a binary classifier",
+            "probabilities of shape (rows, 2)",
+            str(probabilities.shape),
+            "Set 'method: predict' on the model step.",
+        )
+    return probabilities[:, 1].astype(np.float64)

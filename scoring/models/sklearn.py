@@ -1,0 +1,59 @@
+"""scikit-learn models, stored by skops. Pickle-based files are refused: opening them can run code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy.typing as npt
+import skops.io
+from threadpoolctl import threadpool_limits
+
+from scoring.errors import ModelError, listed
+from scoring.graph.batch import Batch
+from scoring.models.base import Files, FrozenModel, positive_class
+
+TRUSTED_TYPES: Final = frozenset({"numpy.dtype"})
+"""Types that skops asks about and that cannot run code; all others that it asks about are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class SklearnPredictor:
+    """A fitted estimator or pipeline."""
+
+    model: FrozenModel
+    estimator: Any
+    has_probabilities: bool
+    threads: int
+
+    def predict(self, batch: Batch) -> npt.NDArray[Any]:
+        """Predict on a pandas frame with the signature's columns, as scikit-learn itself would be called."""
+        frame = batch.frame(self.model.types)
+        with threadpool_limits(self.threads):
+            if self.has_probabilities:
+                return positive_class(self.model, self.estimator.predict_proba(frame))
+            values: npt.NDArray[Any] = self.estimator.predict(frame)
+            return values
+
+
+def load(model: FrozenModel, files: Files, *, method: str, device: str, threads: int) -> SklearnPredictor:
+    """Load a skops file after auditing the types in it; scikit-learn always runs on the CPU."""
+    path = model.conf.get("pickled_model", "")
+    if model.conf.get("serialization_format") != "skops":
+        raise ModelError(
+            f"model {model.label} is stored in a format that can run code",
+            "skops",
+            repr(model.conf.get("serialization_format")),
+            "Log it with mlflow.sklearn.log_model(..., serialization_format='skops').",
+        )
+    untrusted = [name for name in skops.io.get_untrusted_types(data=files[path]) if name not in TRUSTED_TYPES]
+    if untrusted:
+        raise ModelError(
+            f"model {model.label} holds types that could run code",
+            f"scikit-learn's own types and {listed(TRUSTED_TYPES)}",
+            listed(untrusted),
+            "Nothing of it was loaded. Replace custom transformers by rules of the deployment.",
+        )
+    estimator = skops.io.loads(files[path], trusted=sorted(TRUSTED_TYPES))
+    is_binary = hasattr(estimator, "predict_proba") and len(getattr(estimator, "classes_", ())) == 2
+    return SklearnPredictor(model, estimator, is_binary if method == "auto" else method == "predict_proba", threads)

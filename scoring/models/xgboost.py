@@ -1,0 +1,57 @@
+"""XGBoost models in UBJ or JSON format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xgboost
+
+from scoring.errors import ModelError, listed
+from scoring.graph.batch import Batch
+from scoring.models.base import Files, FrozenModel
+
+
+@dataclass(frozen=True, slots=True)
+class XGBoostPredictor:
+    """A booster that predicts straight from the shared feature matrix."""
+
+    booster: xgboost.Booster
+    columns: tuple[str, ...]
+    iterations: tuple[int, int]
+    as_class: bool
+
+    def predict(self, batch: Batch) -> npt.NDArray[Any]:
+        """Predict as `Booster.predict` does; null and NaN are missing values."""
+        values: npt.NDArray[Any] = self.booster.inplace_predict(
+            batch.matrix(self.columns), iteration_range=self.iterations, validate_features=False, missing=np.nan
+        )
+        return (values > 0.5).astype(np.float64) if self.as_class else values
+
+
+def load(model: FrozenModel, files: Files, *, method: str, device: str, threads: int) -> XGBoostPredictor:
+    """Load a booster; one that scikit-learn's wrapper stopped early uses its best iteration, as the wrapper does."""
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(files[model.conf.get("data", "model.ubj")]))
+    booster.set_param({"nthread": threads, "device": device})
+    columns = tuple(booster.feature_names or model.columns)
+    missing = [column for column in columns if column not in model.columns]
+    if missing:
+        raise ModelError(
+            f"model {model.label} needs features that its signature lacks", listed(columns), f"no {listed(missing)}"
+        )
+    is_wrapped = "sklearn" in str(model.conf.get("model_class", ""))
+    best = booster.attr("best_iteration") if is_wrapped else None
+    is_binary = "binary:" in booster.save_config()
+    if method == "predict_proba" and not is_binary:
+        raise ModelError(
+            f"model {model.label} is not a binary classifier", hint="Set 'method: predict' on the model step."
+        )
+    return XGBoostPredictor(
+        booster,
+        columns,
+        (0, int(best) + 1) if best is not None else (0, 0),
+        as_class=method == "predict" and is_binary and is_wrapped,
+    )

@@ -1,0 +1,209 @@
+"""MLflow's model registry: freeze aliases for a run, register versions, move aliases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+from scoring.deployment import Deployment
+from scoring.errors import ConfigurationError, ModelError, listed
+from scoring.models import flavors
+from scoring.models.base import SIGNATURE_TYPES, Files, FrozenModel, SignatureColumn, digest_of
+from scoring.runs import available, client
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
+DIGEST_TAG: Final = "scoring.sha256"
+TRAINING_RUN_TAG: Final = "scoring.training_run_id"
+_VOLATILE: Final = frozenset({"registered_model_meta"})
+"""Files that MLflow adds to a download; not part of the artifact."""
+
+
+class Registry:
+    """Registered models and their versions."""
+
+    def __init__(self) -> None:
+        with available():
+            self._client: MlflowClient = client()
+
+    def freeze(
+        self, deployment: Deployment, versions: Mapping[str, int] | None = None
+    ) -> tuple[dict[str, FrozenModel], dict[str, Files]]:
+        """Resolve every model URI of a deployment once.
+
+        Args:
+            deployment: whose models.
+            versions: registered model name to version, instead of what the URI says; for challengers and replays.
+
+        Returns:
+            Frozen models by URI, and the artifacts' files by digest.
+
+        Raises:
+            ConfigurationError: unknown model, alias or version.
+            ModelError: the files are not those that were registered, or cannot be used.
+            RegistryUnavailableError: MLflow does not answer.
+        """
+        frozen: dict[str, FrozenModel] = {}
+        files: dict[str, Files] = {}
+        for step in deployment.model_steps:
+            if step.model not in frozen:
+                name, reference = _parts(step.model)
+                if versions and name in versions:
+                    reference = str(versions[name])
+                version = self.version(name, reference)
+                content = self._files(version)
+                model = _frozen(version, content)
+                registered = version.tags.get(DIGEST_TAG)
+                if registered is not None and registered != model.digest:
+                    raise ModelError(
+                        f"the files of model {model.label} were changed after it was registered",
+                        f"sha256 {registered}",
+                        model.digest,
+                        "Nothing of it was loaded. Register the model again or roll back.",
+                    )
+                frozen[step.model] = model
+                files[model.digest] = content
+        return frozen, files
+
+    def version(self, name: str, reference: str) -> ModelVersion:
+        """Return a version by number or alias (`@champion`).
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with available():
+            try:
+                if reference.startswith("@"):
+                    return self._client.get_model_version_by_alias(name, reference[1:])
+                return self._client.get_model_version(name, reference)
+            except MlflowException as error:
+                if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    raise
+                raise self._unknown(name, reference) from error
+
+    def register(self, name: str, model_uri: str, *, training_run_id: str, alias: str | None) -> int:
+        """Register a logged model as a new version, with its digest, and return the version."""
+        from mlflow.exceptions import MlflowException
+
+        with available():
+            try:
+                self._client.create_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            logged = self._client.get_logged_model(model_uri.removeprefix("models:/"))
+            version = self._client.create_model_version(
+                name,
+                source=logged.artifact_location,
+                run_id=training_run_id,
+                tags={TRAINING_RUN_TAG: training_run_id},
+                model_id=logged.model_id,
+            )
+            digest = digest_of(self._files(version))
+            self._client.set_model_version_tag(name, version.version, DIGEST_TAG, digest)
+            if alias is not None:
+                self._client.set_registered_model_alias(name, alias, version.version)
+        return int(version.version)
+
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        """Move an alias to a version.
+
+        Raises:
+            ConfigurationError: there is no such version.
+        """
+        self.version(name, str(version))
+        with available():
+            self._client.set_registered_model_alias(name, alias, str(version))
+
+    def aliased(self, name: str, alias: str) -> int | None:
+        """Return the version that an alias names; None if the model or the alias does not exist."""
+        try:
+            return int(self.version(name, f"@{alias}").version)
+        except ConfigurationError:
+            return None
+
+    def _files(self, version: ModelVersion) -> Files:
+        import mlflow
+
+        with available():
+            folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}"))
+        return {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name not in _VOLATILE
+        }
+
+    def _unknown(self, name: str, reference: str) -> ConfigurationError:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            model = self._client.get_registered_model(name)
+        except MlflowException:
+            known = sorted(found.name for found in self._client.search_registered_models())
+            return ConfigurationError(
+                f"model {name!r} is not registered",
+                f"one of {listed(known)}" if known else "a registered model",
+                repr(name),
+                "Train and register it first: scoring train.",
+            )
+        aliases = [f"@{alias}" for alias in sorted(model.aliases)]
+        return ConfigurationError(
+            f"model {name!r} has no {'alias' if reference.startswith('@') else 'version'} {reference!r}",
+            f"one of {listed(aliases)}" if aliases else "an alias",
+            repr(reference),
+            "Set it: scoring promote.",
+        )
+
+
+def names(deployment: Deployment) -> list[str]:
+    """Return the registered models of a deployment, each once, in the order of the graph."""
+    return list(dict.fromkeys(_parts(step.model)[0] for step in deployment.model_steps))
+
+
+def _parts(uri: str) -> tuple[str, str]:
+    """Split `models:/name@alias` into (name, '@alias') and `models:/name/3` into (name, '3')."""
+    path = uri.removeprefix("models:/")
+    if "@" in path:
+        name, alias = path.split("@")
+        return name, f"@{alias}"
+    name, version = path.split("/")
+    return name, version
+
+
+def _frozen(version: ModelVersion, files: Files) -> FrozenModel:
+    label = f"{version.name!r} version {version.version}"
+    if "MLmodel" not in files:
+        raise ModelError(f"the artifact of model {label} is incomplete", "a file MLmodel", listed(files))
+    described: dict[str, Any] = yaml.safe_load(files["MLmodel"])
+    flavor = flavors.choose(described.get("flavors", {}), label=label)
+    return FrozenModel(
+        name=version.name,
+        version=int(version.version),
+        digest=digest_of(files),
+        flavor=flavor,
+        conf=described["flavors"][flavor],
+        inputs=_inputs(label, described.get("signature")),
+        size_bytes=sum(map(len, files.values())),
+    )
+
+
+def _inputs(label: str, signature: Mapping[str, Any] | None) -> tuple[SignatureColumn, ...]:
+    columns = json.loads((signature or {}).get("inputs") or "[]")
+    if not columns or any(column.get("type") not in SIGNATURE_TYPES or not column.get("name") for column in columns):
+        raise ModelError(
+            f"model {label} has no usable signature",
+            f"named input columns of types {listed(SIGNATURE_TYPES)}",
+            listed(column.get("type") for column in columns) or "none",
+            "Log it with signature=mlflow.models.infer_signature(frame, predictions).",
+        )
+    return tuple(SignatureColumn(c["name"], c["type"], c.get("required", True)) for c in columns)

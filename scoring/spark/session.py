@@ -1,0 +1,41 @@
+"""The Spark session of a job. Runs on the driver."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pyspark.resource import ResourceProfile, ResourceProfileBuilder, TaskResourceRequests
+from pyspark.sql import SparkSession
+
+from scoring import settings
+from scoring.deployment import Resources
+
+
+def open_session(name: str, resources: Resources) -> SparkSession:
+    """Return a session named `name` with what one task of the deployment needs.
+
+    Under `spark-submit` its master and settings win; else the master is `settings.spark_master()`.
+    """
+    # Without it Spark's workers would use the first python3 on PATH, which is rarely this environment.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName(name)
+    if not settings.is_spark_submit():
+        builder = builder.master(settings.spark_master()).config("spark.ui.enabled", "false")
+        builder = builder.config("spark.ui.showConsoleProgress", "false")
+        if settings.spark_master().startswith("local"):
+            os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    builder = builder.config("spark.task.cpus", resources.cpus_per_task)
+    if resources.gpus_per_task and not settings.spark_master().startswith("local"):
+        builder = builder.config("spark.executor.resource.gpu.amount", resources.gpus_per_task)
+    session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("WARN")
+    return session
+
+
+def resource_profile(session: SparkSession, resources: Resources) -> ResourceProfile | None:
+    """Return the profile of a task that needs a GPU; None where Spark schedules none (CPU only, or local mode)."""
+    if resources.gpus_per_task == 0 or session.sparkContext.master.startswith("local"):
+        return None
+    requests = TaskResourceRequests().cpus(resources.cpus_per_task).resource("gpu", resources.gpus_per_task)
+    return ResourceProfileBuilder().require(requests).build

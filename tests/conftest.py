@@ -1,0 +1,56 @@
+"""What all tests share: nothing of the developer's own environment is read or written, and nothing leaves loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from scoring import java, settings
+
+FORGOTTEN = (
+    settings.DEPLOYMENTS_VARIABLE,
+    settings.TRACKING_VARIABLE,
+    settings.MLFLOW_UI_VARIABLE,
+    settings.UI_VARIABLE,
+    settings.SPARK_MASTER_VARIABLE,
+    settings.SMTP_VARIABLE,
+    "SPARK_HOME",
+    "SPARK_CONF_DIR",
+)
+"""Variables of the developer's shell that would send a test elsewhere."""
+HOME = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Settle the environment before any test module is imported: Airflow and MLflow read it at their import."""
+    home = Path(tempfile.mkdtemp(prefix="scoring-tests-"))
+    config.stash[HOME] = home
+    for name in [name for name in os.environ if name in FORGOTTEN or name.startswith("AIRFLOW")]:
+        del os.environ[name]
+    usable = java.find()
+    os.environ.update(
+        {
+            settings.HOME_VARIABLE: str(home),
+            "AIRFLOW_HOME": str(home / "airflow"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            "DO_NOT_TRACK": "1",
+            "GX_ANALYTICS_ENABLED": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
+            "PYSPARK_PYTHON": sys.executable,
+            "SPARK_LOCAL_IP": "127.0.0.1",
+            **({"JAVA_HOME": str(usable.home)} if usable is not None else {}),
+        }
+    )
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove what the tests left."""
+    shutil.rmtree(config.stash[HOME], ignore_errors=True)
