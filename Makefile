@@ -15,7 +15,7 @@ venv: .venv/.installed ## Create .venv from pyproject.toml, pinned by constraint
 	@test -n "$(PYTHON)" || { echo "Python was not found: expected 3.11 or 3.12. Install it or set PYTHON=/path/to/python3.11." >&2; exit 2; }
 	@$(PYTHON) tools/bootstrap.py venv
 
-java: .venv/.installed
+java: .venv/.installed ## Find a Java for Spark; as root on Debian or Ubuntu, install one
 	@$(BIN)/python tools/bootstrap.py java
 
 demo: java ## Score nights of real flights end to end, through drift, retraining and redeployment

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from scoring import training
+from scoring import promotion
 from scoring.job import JobArguments, run_job
 
 
 def work(arguments: JobArguments) -> dict[str, Any]:
     """Redeploy and return what was replaced."""
-    promotion = training.redeploy(arguments.deployment, arguments.training_run_id)
-    return {"promoted": promotion.is_promoted, "replaced": dict(promotion.replaced), "reason": promotion.reason}
+    done = promotion.redeploy(arguments.deployment, arguments.training_run_id)
+    return {"promoted": done.is_promoted, **done.to_json()}
 
 
 if __name__ == "__main__":

@@ -79,5 +79,3 @@ def _check_keys(deployment: Deployment, paths: Sequence[str]) -> None:
             f"several rows for {shown}",
             "Ask the upstream team, or add the column that tells the rows apart to 'input.keys'.",
         )
-
-

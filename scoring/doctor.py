@@ -103,7 +103,9 @@ def pyspark_files() -> tuple[str | None, tuple[str, ...]]:
     if spec is None or spec.origin is None:
         return None, ()
     stated = Path(spec.origin).with_name("version.py")
-    version = re.search(r"^__version__.*['\"](.+)['\"]", stated.read_text(encoding="utf-8")) if stated.exists() else None
+    version = (
+        re.search(r"^__version__.*['\"](.+)['\"]", stated.read_text(encoding="utf-8")) if stated.exists() else None
+    )
     try:
         files = metadata.files("pyspark") or []
     except metadata.PackageNotFoundError:

@@ -61,9 +61,7 @@ class ScoringError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        facts = ", ".join(
-            f"{word} {fact}" for word, fact in (("expected", self.expected), ("got", self.got)) if fact
-        )
+        facts = ", ".join(f"{word} {fact}" for word, fact in (("expected", self.expected), ("got", self.got)) if fact)
         sentence = f"{self.what}: {facts}." if facts else f"{self.what}."
         return f"{sentence} {self.hint}" if self.hint else sentence
 

@@ -1,4 +1,4 @@
-"""What every job and command does around its work: arguments in, one JSON document out, an exit code that means something."""
+"""What every job and command does around its work: arguments in, one JSON document out, a telling exit code."""
 
 from __future__ import annotations
 
@@ -47,14 +47,16 @@ def run_job(work: Callable[[JobArguments], Mapping[str, Any]]) -> None:
             training_run_id=parsed.training_run_id or None,
         )
         result = work(arguments)
-        print(json.dumps(result), flush=True)
+        sys.stdout.write(f"{json.dumps(result)}\n")
 
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Turn a `ScoringError` into its sentence on stderr and its exit code; anything else stays a traceback and code 1."""
+    """Turn a `ScoringError` into its sentence on stderr and its exit code; all else stays a traceback and code 1."""
     try:
         yield
     except ScoringError as error:
-        print(f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr, flush=True)
+        lines = [f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())]
+        sys.stdout.flush()
+        sys.stderr.write("\n".join(lines) + "\n")
         raise SystemExit(error.exit_code) from None

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -23,10 +22,10 @@ from scoring.data.contract import Contract
 from scoring.data.parts import Part, read_parts
 from scoring.data.storage import open_storage, storage_errors
 from scoring.deployment import Deployment
-from scoring.errors import ConfigurationError, DataError, ScoringError, SupersededError
+from scoring.errors import ConfigurationError, DataError
 from scoring.plan import Plan, make_plan, output_table, quarantine_table
 from scoring.registry import Registry
-from scoring.runs import RunRecord, RunState, RunStore
+from scoring.runs import RunRecord, RunState, RunStore, recorded
 from scoring.scorer import SplitResult, read_sample
 
 if TYPE_CHECKING:
@@ -40,9 +39,7 @@ QUALITY_PAGE: Final = "quality/report.html"
 PARTS_FORMAT_VERSION: Final = 1
 
 
-def score(
-    deployment: Deployment, value: str, *, dag_run_id: str | None = None, trigger: str = "manual"
-) -> RunRecord:
+def score(deployment: Deployment, value: str, *, dag_run_id: str | None = None, trigger: str = "manual") -> RunRecord:
     """Score one partition into staged parts that no reader sees yet.
 
     Args:
@@ -137,7 +134,10 @@ def publish(deployment: Deployment, value: str, *, dag_run_id: str | None = None
     run = staged_run(store, deployment, value, dag_run_id)
     if run.state is RunState.STAGED:
         raise ConfigurationError(
-            f"run {run.run_id!r} of partition {value!r} was not checked", "state 'checked'", repr(str(run.state)), "Check it first."
+            f"run {run.run_id!r} of partition {value!r} was not checked",
+            "state 'checked'",
+            repr(str(run.state)),
+            "Check it first.",
         )
     table = output_table(deployment)
     with recorded(store, run.run_id):
@@ -158,32 +158,14 @@ def publish(deployment: Deployment, value: str, *, dag_run_id: str | None = None
     return store.get(run.run_id)
 
 
-@contextmanager
-def recorded(store: RunStore, run_id: str) -> Iterator[None]:
-    """Record the failure of a run before it is raised on."""
-    try:
-        yield
-    except BaseException as error:
-        state = RunState.SUPERSEDED if isinstance(error, SupersededError) else RunState.FAILED
-        sentence = str(error) if isinstance(error, ScoringError) else f"{type(error).__name__}: {error}"
-        # The failure itself matters more than its record.
-        try:
-            store.set_tags(run_id, {"error": sentence[:5000], "error_type": type(error).__name__})
-            store.set_state(run_id, state)
-        except ScoringError as unrecorded:
-            error.add_note(f"This could not be recorded: {unrecorded}")
-        raise
-
-
 def staged_run(store: RunStore, deployment: Deployment, value: str, dag_run_id: str | None) -> RunRecord:
     """Return the newest run of a partition (of an Airflow run) that has staged parts.
 
     Raises:
         ConfigurationError: there is none.
     """
-    tags = {"partition": value, **({"dag_run_id": dag_run_id} if dag_run_id else {})}
-    runs = store.find(deployment.name, limit=1, **tags)
-    if not runs or runs[0].state in (RunState.RUNNING,):
+    runs = store.find(deployment.name, limit=1, partition=value, dag_run_id=dag_run_id)
+    if not runs or runs[0].state is RunState.RUNNING:
         raise ConfigurationError(
             f"partition {value!r} of {deployment.name!r} has no staged run",
             "a run that has scored it",

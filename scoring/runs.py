@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from scoring import settings
-from scoring.errors import ConfigurationError, RegistryUnavailableError
+from scoring.errors import ConfigurationError, RegistryUnavailableError, ScoringError, SupersededError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -224,9 +224,14 @@ class RunStore:
             raise unknown
         return _record(run)
 
-    def find(self, deployment: str, *, kind: RunKind = RunKind.SCORE, limit: int = 1000, **tags: str) -> list[RunRecord]:
-        """Return the newest `limit` runs of a deployment whose tags have the given values, newest first."""
-        wanted = {"kind": str(kind), **tags}
+    def find(
+        self, deployment: str, *, kind: RunKind = RunKind.SCORE, limit: int = 1000, **tags: str | None
+    ) -> list[RunRecord]:
+        """Return the newest `limit` runs of a deployment whose tags have the given values, newest first.
+
+        A tag given as None may have any value.
+        """
+        wanted = {"kind": str(kind), **{name: value for name, value in tags.items() if value is not None}}
         condition = " and ".join(f"tags.`{TAG_PREFIX}{name}` = {_quoted(value)}" for name, value in wanted.items())
         with available():
             experiment = self._client.get_experiment_by_name(_experiment_name(deployment))
@@ -277,6 +282,23 @@ class RunStore:
             return self._experiment(deployment)
 
 
+@contextlib.contextmanager
+def recorded(store: RunStore, run_id: str) -> Iterator[None]:
+    """Record the failure of a run before it is raised on."""
+    try:
+        yield
+    except BaseException as error:
+        state = RunState.SUPERSEDED if isinstance(error, SupersededError) else RunState.FAILED
+        sentence = str(error) if isinstance(error, ScoringError) else f"{type(error).__name__}: {error}"
+        # The failure itself matters more than its record.
+        try:
+            store.set_tags(run_id, {"error": sentence[:5000], "error_type": type(error).__name__})
+            store.set_state(run_id, state)
+        except ScoringError as unrecorded:
+            error.add_note(f"This could not be recorded: {unrecorded}")
+        raise
+
+
 def _experiment_name(deployment: str) -> str:
     return f"scoring/{deployment}"
 
@@ -286,7 +308,9 @@ def _quoted(value: str) -> str:
 
 
 def _record(run: Run) -> RunRecord:
-    tags = {name.removeprefix(TAG_PREFIX): value for name, value in run.data.tags.items() if name.startswith(TAG_PREFIX)}
+    tags = {
+        name.removeprefix(TAG_PREFIX): value for name, value in run.data.tags.items() if name.startswith(TAG_PREFIX)
+    }
     return RunRecord(
         run_id=run.info.run_id,
         kind=RunKind(tags["kind"]),

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scoring import errors
-from scoring.data.parts import Part, describe_part, writing_part
 from scoring.data.partition import folder_of
+from scoring.data.parts import Part, describe_part, writing_part
 from scoring.data.quarantine import SCHEMA as QUARANTINE_SCHEMA
 from scoring.data.quarantine import QuarantinedRow, quarantine_table
 from scoring.data.splits import Piece, Split
@@ -183,7 +183,9 @@ class _Work:
                     batch = next(batches, None)
                 except pa.ArrowException as error:
                     raise errors.DataError(
-                        f"file {piece.path} cannot be read", "whole Parquet pages", " ".join(str(error).split())[:120],
+                        f"file {piece.path} cannot be read",
+                        "whole Parquet pages",
+                        " ".join(str(error).split())[:120],
                         "It may be damaged: write it again, then run again.",
                     ) from error
                 self.timings.read_s += time.perf_counter() - start

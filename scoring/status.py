@@ -58,7 +58,12 @@ class PartitionStatus:
 
     def document(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
-        return {**asdict(self), "model_versions": dict(self.model_versions), "started": self.started.isoformat()}
+        return {
+            **asdict(self),
+            "model_versions": dict(self.model_versions),
+            "decision_reasons": list(self.decision_reasons),
+            "started": self.started.isoformat(),
+        }
 
 
 def partitions(deployment: Deployment, *, limit: int = 100, prefix: str = "") -> list[PartitionStatus]:

@@ -1,4 +1,4 @@
-"""Training, comparing challenger and champion, promotion and roll-back. Runs on the driver."""
+"""Training challengers and comparing them with the champions. Runs on the driver."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import contextlib
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +19,12 @@ from scoring.deployment import Deployment, Labels, Period, Retrain
 from scoring.errors import ConfigurationError, ContractError, DataError, ScoringError, listed
 from scoring.graph.compile import graph_source, leading_rules
 from scoring.local import read_rows, run_graph, with_labels
+from scoring.models.base import FrozenModel
 from scoring.monitoring.performance import arrived_labels, measure
 from scoring.monitoring.report import Performance
 from scoring.monitoring.window import as_date
-from scoring.nightly import recorded
 from scoring.registry import CHALLENGER, CHAMPION, Registry, names
-from scoring.runs import RunKind, RunRecord, RunState, RunStore
+from scoring.runs import RunKind, RunRecord, RunState, RunStore, recorded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,9 @@ MAX_TRAINING_ROWS: Final = 2_000_000
 MAX_HOLDOUT_ROWS: Final = 200_000
 MIN_HOLDOUT_ROWS: Final = 100
 COMPARISON_ARTIFACT: Final = "comparison.json"
-PROMOTION_ARTIFACT: Final = "promotion.json"
+FORMAT_VERSION: Final = 1
+GRAPH: Final = "graph"
+"""Name of the whole graph in a comparison; single models have their registered names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +57,6 @@ class TrainingWindow:
 
 TrainFunction = Callable[[TrainingWindow], Mapping[str, str]]
 """Logs models to the active MLflow run; returns registered model name to MLflow model URI."""
-
-
-@dataclass(frozen=True, slots=True)
-class Promotion:
-    """Champions that were replaced, or why none was."""
-
-    is_promoted: bool
-    replaced: Mapping[str, tuple[int | None, int]]
-    """Registered model to (champion before, champion now)."""
-    reason: str
 
 
 def windows(deployment: Deployment, as_of: str) -> tuple[Period, Period]:
@@ -89,7 +81,7 @@ def train(deployment: Deployment, window: Period, holdout: Period, *, as_of: str
         as_of: the partition whose drift started it; empty for a training by hand.
 
     Returns:
-        The record of the training run; `redeploy` takes its `run_id`.
+        The record of the training run; `scoring.promotion.redeploy` takes its `run_id`.
 
     Raises:
         ConfigurationError: the windows overlap, or the deployment does not say how to train.
@@ -103,136 +95,23 @@ def train(deployment: Deployment, window: Period, holdout: Period, *, as_of: str
             "separate periods",
             f"{window.first} to {window.last} and {holdout.first} to {holdout.last}",
         )
-    store, registry = RunStore(), Registry()
-    tags = {
-        **{"first": window.first.isoformat(), "last": window.last.isoformat()},
-        **{"holdout_first": holdout.first.isoformat(), "holdout_last": holdout.last.isoformat()},
-    }
+    store = RunStore()
+    periods = {"first": window.first, "last": window.last, "holdout_first": holdout.first, "holdout_last": holdout.last}
+    tags = {name: day.isoformat() for name, day in periods.items()}
     run_id = store.start(deployment.name, as_of, kind=RunKind.TRAIN, tags=tags)
     with recorded(store, run_id):
-        uris = _train(deployment, window, run_id, as_of=as_of)
+        registry = Registry()
+        uris = _call(deployment, _frame(deployment, window, as_of=as_of), window, run_id)
         versions = {
             name: registry.register(name, uri, training_run_id=run_id, alias=CHALLENGER) for name, uri in uris.items()
         }
         store.set_tags(run_id, {"model_versions": json.dumps(versions)})
-        _compare(store, registry, deployment, run_id, versions, holdout, as_of=as_of)
+        comparison = _compare(registry, deployment, versions, holdout, as_of=as_of)
+        store.log_metrics(run_id, _metrics(comparison))
+        document = {side: {model: p.to_json() for model, p in found.items()} for side, found in comparison.items()}
+        store.put_json(run_id, COMPARISON_ARTIFACT, {"format_version": FORMAT_VERSION, **document})
         store.set_state(run_id, RunState.DONE)
     return store.get(run_id)
-
-
-def redeploy(deployment: Deployment, training_run_id: str | None = None, *, is_forced: bool = False) -> Promotion:
-    """Promote the challengers of a training if they win, and record what they replaced.
-
-    Args:
-        deployment: whose champions are replaced.
-        training_run_id: of the training; None: the newest that succeeded.
-        is_forced: promote also a challenger that did not win.
-
-    Raises:
-        ConfigurationError: there is no such training.
-    """
-    store, registry = RunStore(), Registry()
-    training = store.get(training_run_id) if training_run_id else _newest_training(store, deployment)
-    retrain, _ = _sections(deployment)
-    wins, reason = verdict(training.metrics, retrain.min_gain)
-    replaced = {
-        name: (registry.aliased(name, CHAMPION), version) for name, version in training.model_versions.items()
-    }
-    if all(before == now for before, now in replaced.values()):
-        return Promotion(False, {}, "the challengers of this training are the champions already")
-    if not (wins or is_forced):
-        return Promotion(False, {}, reason)
-    reason = reason if wins else f"by hand, although {reason}"
-    return _move(store, registry, deployment, replaced, reason, training.run_id)
-
-
-def promote_version(deployment: Deployment, versions: Mapping[str, int]) -> Promotion:
-    """Make given versions champions, and record what they replaced.
-
-    Raises:
-        ConfigurationError: a model is not part of the deployment, or a version does not exist.
-    """
-    store, registry = RunStore(), Registry()
-    unknown = sorted(set(versions) - set(names(deployment)))
-    if unknown:
-        raise ConfigurationError(
-            f"deployment {deployment.name!r} does not use {listed(unknown)}", f"one of {listed(names(deployment))}"
-        )
-    for name, version in versions.items():
-        registry.version(name, str(version))
-    replaced = {name: (registry.aliased(name, CHAMPION), version) for name, version in versions.items()}
-    return _move(store, registry, deployment, replaced, "by hand", "")
-
-
-def rollback(deployment: Deployment) -> Promotion:
-    """Move the champions back to what the last promotion replaced.
-
-    Raises:
-        ConfigurationError: there is no promotion to roll back, or it replaced nothing.
-    """
-    store, registry = RunStore(), Registry()
-    promotions = [
-        run for run in store.find(deployment.name, kind=RunKind.PROMOTE, state=RunState.DONE) if "undone" not in run.tags
-    ]
-    if not promotions:
-        raise ConfigurationError(f"deployment {deployment.name!r} has no promotion to roll back")
-    document = store.read_json(promotions[0].run_id, PROMOTION_ARTIFACT)
-    before = {name: entry["from"] for name, entry in document["replaced"].items()}
-    first = sorted(name for name, version in before.items() if version is None)
-    if first:
-        raise ConfigurationError(
-            f"the last promotion of {deployment.name!r} cannot be rolled back",
-            "champions before it",
-            f"none of {listed(first)}",
-            "Promote another version: scoring promote NAME --version MODEL=N.",
-        )
-    replaced = {name: (registry.aliased(name, CHAMPION), version) for name, version in before.items()}
-    run_id = store.start(deployment.name, kind=RunKind.ROLLBACK, tags={"promotion_run_id": promotions[0].run_id})
-    with recorded(store, run_id):
-        for name, version in before.items():
-            registry.set_alias(name, CHAMPION, version)
-        store.put_json(run_id, PROMOTION_ARTIFACT, _replaced_json(replaced, "rolled back"))
-        store.set_tags(promotions[0].run_id, {"undone": run_id})
-        store.set_state(run_id, RunState.DONE)
-    return Promotion(True, replaced, f"rolled back the promotion of {promotions[0].started:%Y-%m-%d %H:%M} UTC")
-
-
-def verdict(metrics: Mapping[str, float], min_gain: float) -> tuple[bool, str]:
-    """Return whether the challenger wins, and why, from a training run's metrics. Pure."""
-    challenger, champion = metrics.get("challenger_roc_auc"), metrics.get("champion_roc_auc")
-    if challenger is None:
-        return False, "the challenger could not be measured on the hold-out nights"
-    if champion is None:
-        return True, f"there was no champion; the challenger has ROC-AUC {challenger:.4f} on the hold-out nights"
-    gain = challenger - champion
-    sentence = f"ROC-AUC {challenger:.4f} of the challenger against {champion:.4f} of the champion on the hold-out nights"
-    if gain > 0 and gain >= min_gain:
-        return True, sentence
-    return False, f"{sentence} (needed gain: {min_gain:g})" if min_gain else sentence
-
-
-def _move(
-    store: RunStore,
-    registry: Registry,
-    deployment: Deployment,
-    replaced: Mapping[str, tuple[int | None, int]],
-    reason: str,
-    training_run_id: str,
-) -> Promotion:
-    run_id = store.start(deployment.name, kind=RunKind.PROMOTE, tags={"training_run_id": training_run_id})
-    with recorded(store, run_id):
-        # Recorded before it is done: a promotion that dies half-way can still be rolled back.
-        store.put_json(run_id, PROMOTION_ARTIFACT, _replaced_json(replaced, reason))
-        for name, (_, version) in replaced.items():
-            registry.set_alias(name, CHAMPION, version)
-        store.set_tags(run_id, {"reason": reason})
-        store.set_state(run_id, RunState.DONE)
-    return Promotion(True, replaced, reason)
-
-
-def _replaced_json(replaced: Mapping[str, tuple[int | None, int]], reason: str) -> dict[str, Any]:
-    changes = {name: {"from": before, "to": now} for name, (before, now) in replaced.items()}
-    return {"format_version": 1, "reason": reason, "replaced": changes}
 
 
 def _sections(deployment: Deployment) -> tuple[Retrain, Labels]:
@@ -243,66 +122,58 @@ def _sections(deployment: Deployment) -> tuple[Retrain, Labels]:
     return deployment.retrain, deployment.drift.labels
 
 
-def _newest_training(store: RunStore, deployment: Deployment) -> RunRecord:
-    runs = store.find(deployment.name, kind=RunKind.TRAIN, state=RunState.DONE, limit=1)
-    if not runs:
-        raise ConfigurationError(
-            f"deployment {deployment.name!r} has no finished training", hint=f"Run: scoring train {deployment.name}."
-        )
-    return runs[0]
+# ---------------------------------------------------------------------------------------------------- training
 
 
-def _labelled(
-    deployment: Deployment, period: Period, *, as_of: str, limit: int, models: Any = ()
-) -> pa.Table:
-    """Return labelled rows of a period whose labels had arrived when `as_of` was the present."""
+def _frame(deployment: Deployment, window: Period, *, as_of: str) -> pd.DataFrame:
+    """Return the labelled rows of the training window with the columns of the graph's leading rules."""
     _, labels = _sections(deployment)
-    wanted = values_between(period.first, period.last)
-    present = as_of or (period.last + timedelta(days=labels.delay_days)).isoformat()
-    existing = existing_values(labels.path, deployment.input.partition)
-    arrival = arrived_labels(existing, wanted, as_of=present, delay_days=labels.delay_days)
-    rows = read_rows(deployment, wanted, models=models, limit=limit)
-    return with_labels(rows, deployment, arrival.arrived)
+    table = _labelled(deployment, window, as_of=as_of, limit=MAX_TRAINING_ROWS)
+    if table.num_rows == 0:
+        raise DataError(
+            f"there is nothing to train {deployment.name!r} on",
+            f"labelled rows from {window.first} to {window.last}",
+            "none",
+            f"Labels are read from {labels.path}.",
+        )
+    rules = leading_rules(graph_source(deployment, {}))
+    if rules is not None:
+        label = table.column(labels.column)
+        table, _ = run_graph(rules, table.drop_columns([labels.column]), files={})
+        table = table.append_column(labels.column, label)
+    frame: pd.DataFrame = table.to_pandas(date_as_object=False)
+    return frame
 
 
-def _train(deployment: Deployment, window: Period, run_id: str, *, as_of: str) -> Mapping[str, str]:
+def _call(deployment: Deployment, frame: pd.DataFrame, window: Period, run_id: str) -> Mapping[str, str]:
+    """Call the deployment's training function within the MLflow run."""
     import mlflow
 
     retrain, labels = _sections(deployment)
-    table = _labelled(deployment, window, as_of=as_of, limit=MAX_TRAINING_ROWS)
-    if table.num_rows == 0:
-        raise DataError(f"no labelled rows from {window.first} to {window.last}", "at least one", "none")
-    rules = leading_rules(graph_source(deployment, {}))
-    if rules is not None:
-        target = table.column(labels.column)
-        table, _ = run_graph(rules, table.drop_columns([labels.column]), files={})
-        table = table.append_column(labels.column, target)
-    training = TrainingWindow(
-        table.to_pandas(date_as_object=False), labels.column, str(window.first), str(window.last), SEED
-    )
+    given = TrainingWindow(frame, labels.column, window.first.isoformat(), window.last.isoformat(), SEED)
     with _function(deployment, retrain.train) as function, mlflow.start_run(run_id=run_id):
         try:
-            uris = function(training)
+            uris: object = function(given)
         except ScoringError:
             raise
         except Exception as error:
             raise ContractError(
-                f"{retrain.train!r} of {deployment.name!r} raised on {table.num_rows} rows",
+                f"{retrain.train!r} of {deployment.name!r} raised on {len(frame)} rows",
                 got=f"{type(error).__name__}: {error}",
             ) from error
     expected = set(names(deployment))
-    if not isinstance(uris, Mapping) or not set(uris) <= expected or not uris:
+    if not isinstance(uris, Mapping) or not uris or not set(uris) <= expected:
         raise ContractError(
             f"{retrain.train!r} of {deployment.name!r} returned something else than its models",
             f"model URIs by name, among {listed(sorted(expected))}",
-            listed(sorted(uris)) if isinstance(uris, Mapping) else type(uris).__name__,
+            listed(uris) if isinstance(uris, Mapping) else type(uris).__name__,
         )
     return uris
 
 
 @contextlib.contextmanager
 def _function(deployment: Deployment, reference: str) -> Iterator[TrainFunction]:
-    """Import a deployment's training module from its file, with the folder importable meanwhile."""
+    """Import a deployment's training module from its file; its neighbours are importable meanwhile."""
     module, function = reference.split(":")
     name = f"scoring_deployments.{deployment.name}.{module}"
     spec = importlib.util.spec_from_file_location(name, deployment.source(module))
@@ -319,47 +190,58 @@ def _function(deployment: Deployment, reference: str) -> Iterator[TrainFunction]
         del sys.modules[name]
 
 
+# -------------------------------------------------------------------------------------------------- comparison
+
+
 def _compare(
-    store: RunStore,
-    registry: Registry,
-    deployment: Deployment,
-    run_id: str,
-    versions: Mapping[str, int],
-    holdout: Period,
-    *,
-    as_of: str,
-) -> None:
-    """Measure challengers and champions on the same labelled rows, whole graphs and single models."""
-    measured = {"challenger": _evaluate(registry, deployment, holdout, {**_champions(registry, deployment), **versions}, as_of)}
-    champions = _champions(registry, deployment)
-    if len(champions) == len(names(deployment)):
-        measured["champion"] = _evaluate(registry, deployment, holdout, champions, as_of)
-    metrics = {"holdout_rows": float(measured["challenger"][""].rows)}
-    for who, performances in measured.items():
-        for model, performance in performances.items():
-            suffix = f"_{model}" if model else ""
-            for metric, value in (("roc_auc", performance.roc_auc), ("log_loss", performance.log_loss)):
-                if value is not None:
-                    metrics[f"{who}_{metric}{suffix}"] = value
-    store.log_metrics(run_id, metrics)
-    document = {who: {model or "graph": p.to_json() for model, p in found.items()} for who, found in measured.items()}
-    store.put_json(run_id, COMPARISON_ARTIFACT, {"format_version": 1, **document})
-
-
-def _champions(registry: Registry, deployment: Deployment) -> dict[str, int]:
+    registry: Registry, deployment: Deployment, versions: Mapping[str, int], holdout: Period, *, as_of: str
+) -> dict[str, dict[str, Performance]]:
+    """Measure challengers and champions on the same labelled rows: `side -> graph or model -> performance`."""
     found = {name: registry.aliased(name, CHAMPION) for name in names(deployment)}
-    return {name: version for name, version in found.items() if version is not None}
+    champions = {name: version for name, version in found.items() if version is not None}
+    sides = {"challenger": {**champions, **versions}}
+    if len(champions) == len(found):
+        sides["champion"] = champions
+    return {
+        side: _evaluate(registry, deployment, holdout, versions=chosen, as_of=as_of) for side, chosen in sides.items()
+    }
 
 
 def _evaluate(
-    registry: Registry, deployment: Deployment, holdout: Period, versions: Mapping[str, int], as_of: str
+    registry: Registry, deployment: Deployment, holdout: Period, *, versions: Mapping[str, int], as_of: str
 ) -> dict[str, Performance]:
-    """Return the performance of the whole graph (under the name '') and of each model alone."""
+    """Return the performance of the whole graph and of each model alone."""
     _, labels = _sections(deployment)
     models, files = registry.freeze(deployment, versions)
-    rows = _labelled(deployment, holdout, as_of=as_of, limit=MAX_HOLDOUT_ROWS, models=models.values())
+    rows = _labelled(deployment, holdout, as_of=as_of, limit=MAX_HOLDOUT_ROWS, models=tuple(models.values()))
     truth = rows.column(labels.column).to_numpy().astype(np.float64)
     scored, alone = run_graph(graph_source(deployment, models), rows.drop_columns([labels.column]), files=files)
-    scores = {"": scored.column(labels.output).to_numpy(), **alone}
-    period = {"first": str(holdout.first), "last": str(holdout.last)}
-    return {name: measure(values, truth, min_rows=MIN_HOLDOUT_ROWS, **period) for name, values in scores.items()}
+    return {
+        name: measure(scores, truth, first=str(holdout.first), last=str(holdout.last), min_rows=MIN_HOLDOUT_ROWS)
+        for name, scores in {GRAPH: scored.column(labels.output).to_numpy(), **alone}.items()
+    }
+
+
+def _metrics(comparison: Mapping[str, Mapping[str, Performance]]) -> dict[str, float]:
+    """Return flat metrics: `challenger_roc_auc` of the graph, `challenger_roc_auc_<model>` of each model."""
+    metrics = {"holdout_rows": float(comparison["challenger"][GRAPH].rows)}
+    for side, performances in comparison.items():
+        for name, performance in performances.items():
+            suffix = "" if name == GRAPH else f"_{name}"
+            for metric, value in (("roc_auc", performance.roc_auc), ("log_loss", performance.log_loss)):
+                if value is not None:
+                    metrics[f"{side}_{metric}{suffix}"] = value
+    return metrics
+
+
+def _labelled(
+    deployment: Deployment, period: Period, *, as_of: str, limit: int, models: Sequence[FrozenModel] = ()
+) -> pa.Table:
+    """Return labelled rows of a period whose labels had arrived when `as_of` was the present."""
+    _, labels = _sections(deployment)
+    wanted = values_between(period.first, period.last)
+    present = as_of or (period.last + timedelta(days=labels.delay_days)).isoformat()
+    existing = existing_values(labels.path, deployment.input.partition)
+    arrival = arrived_labels(existing, wanted, as_of=present, delay_days=labels.delay_days)
+    rows = read_rows(deployment, wanted, models=models, limit=limit)
+    return with_labels(rows, deployment, arrival.arrived)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -11,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scoring.data.partition import existing_values, values_between
-from scoring.deployment import Deployment, Drift, Labels, Period
+from scoring.deployment import Deployment, Drift, Period
 from scoring.errors import ConfigurationError
-from scoring.graph.compile import graph_source
+from scoring.graph.compile import graph_source, output_columns
 from scoring.local import read_rows, run_graph, with_labels
 from scoring.monitoring.drift import Comparison, compare
 from scoring.monitoring.performance import arrived_labels, measure
@@ -54,7 +55,7 @@ def watch(deployment: Deployment, value: str, *, dag_run_id: str | None = None) 
     """
     if deployment.drift is None:
         return None
-    store, registry = RunStore(), Registry()
+    store = RunStore()
     run = staged_run(store, deployment, value, dag_run_id)
     if run.state is not RunState.PUBLISHED:
         raise ConfigurationError(
@@ -63,23 +64,18 @@ def watch(deployment: Deployment, value: str, *, dag_run_id: str | None = None) 
             repr(str(run.state)),
             "Publish it first.",
         )
-    published = latest_published(store.find(deployment.name, state=RunState.PUBLISHED))
-    training = _training_run(store, registry, deployment)
-    comparison = _drift(store, registry, deployment, deployment.drift, value, published, training)
-    performance = _performance(store, deployment, deployment.drift, value, published, training)
-    decision = decide(
-        comparison.report,
-        performance,
-        past_nights(published.values(), before=value),
+    registry = Registry()
+    watcher = _Watcher(
+        deployment=deployment,
         drift=deployment.drift,
-        retrain=deployment.retrain,
-        last_retraining=max(
-            (as_date(p) for p, r in published.items() if r.tags.get("decision") == DecisionKind.RETRAIN and p < value),
-            default=None,
-        ),
-        partition=as_date(value),
-        is_backfill=run.tags.get("trigger") == BACKFILL,
+        value=value,
+        store=store,
+        registry=registry,
+        published=latest_published(store.find(deployment.name, state=RunState.PUBLISHED)),
+        training=_training_run(store, registry, deployment),
     )
+    comparison, performance = watcher.comparison(), watcher.performance()
+    decision = watcher.decision(comparison.report, performance, is_backfill=run.tags.get("trigger") == BACKFILL)
     _record(store, run.run_id, comparison, performance, decision)
     return Watch(run.run_id, comparison.report, performance, decision)
 
@@ -94,115 +90,116 @@ def reference_window(drift: Drift, training: RunRecord | None) -> Period:
     return Period(first=as_date(training.tags["first"]), last=as_date(training.tags["last"]))
 
 
-def _drift(
-    store: RunStore,
-    registry: Registry,
-    deployment: Deployment,
-    drift: Drift,
-    value: str,
-    published: dict[str, RunRecord],
-    training: RunRecord | None,
-) -> Comparison:
-    window = [partition for partition in current_partitions(value, drift.current_days) if partition in published]
-    current = _samples(store, [published[partition] for partition in window])
-    period = reference_window(drift, training)
-    reference, outputs = _reference(store, registry, deployment, drift, period)
-    keys = deployment.input.keys
-    watched = drift.columns or tuple(
-        name for name in reference.column_names if name not in keys and name != deployment.input.partition
-    )
-    return compare(
-        reference,
-        current,
-        deployment=deployment.name,
-        partition=value,
-        current_partitions=window,
-        columns=[name for name in watched if name in current.column_names or name in outputs],
-        keys=keys,
-        drift=drift.model_copy(update={"reference": period}),
-    )
+@dataclass(frozen=True, slots=True)
+class _Watcher:
+    """One night and all that is known around it."""
 
+    deployment: Deployment
+    drift: Drift
+    value: str
+    store: RunStore
+    registry: Registry
+    published: dict[str, RunRecord]
+    """Newest published run by partition."""
+    training: RunRecord | None
+    """The training that made the champion."""
 
-def _samples(store: RunStore, runs: Sequence[RunRecord]) -> pa.Table:
-    contents = [store.read(run.run_id, SAMPLE_ARTIFACT) for run in runs]
-    tables = [pq.read_table(io.BytesIO(content)) for content in contents if content is not None]
-    return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+    def comparison(self) -> Comparison:
+        """Compare the current window with the reference window."""
+        wanted = current_partitions(self.value, self.drift.current_days)
+        window = [partition for partition in wanted if partition in self.published]
+        period = reference_window(self.drift, self.training)
+        reference, outputs = self._reference(period)
+        current = self._samples(window)
+        keys, partition = self.deployment.input.keys, self.deployment.input.partition
+        watched = self.drift.columns or [n for n in reference.column_names if n not in (*keys, partition)]
+        return compare(
+            reference,
+            current,
+            deployment=self.deployment.name,
+            partition=self.value,
+            current_partitions=window,
+            columns=[name for name in watched if name in current.column_names or name in outputs],
+            keys=keys,
+            drift=self.drift.model_copy(update={"reference": period}),
+        )
 
+    def performance(self) -> Performance | None:
+        """Measure the newest published nights whose labels are due, as many as the current window has."""
+        labels = self.drift.labels
+        if labels is None:
+            return None
+        days = self.drift.current_days
+        newest = current_partitions(self.value, days + labels.delay_days)[:days]
+        window = [partition for partition in newest if partition in self.published]
+        existing = existing_values(labels.path, self.deployment.input.partition)
+        arrival = arrived_labels(existing, window, as_of=self.value, delay_days=labels.delay_days)
+        if not arrival.arrived:
+            none = f"no night from {newest[0]} to {newest[-1]} was published, so there is nothing to compare"
+            return Performance(0, newest[0], newest[-1], skipped=arrival.reason or none)
+        labelled = with_labels(self._samples(arrival.arrived), self.deployment, arrival.arrived)
+        return measure(
+            labelled.column(labels.output).to_numpy(),
+            labelled.column(labels.column).to_numpy(),
+            first=arrival.arrived[0],
+            last=arrival.arrived[-1],
+            baseline_roc_auc=self.training.metrics.get("challenger_roc_auc") if self.training else None,
+            min_rows=self.drift.min_rows,
+        )
 
-def _reference(
-    store: RunStore, registry: Registry, deployment: Deployment, drift: Drift, period: Period
-) -> tuple[pa.Table, list[str]]:
-    """Return sampled rows of the reference window as the champions score them, computed once per graph and window."""
-    models, files = registry.freeze(deployment)
-    graph = graph_source(deployment, models)
-    identity = {
-        "graph_digest": graph.digest,
-        "first": period.first.isoformat(),
-        "last": period.last.isoformat(),
-        "sample_rows": str(drift.sample_rows),
-    }
-    for known in store.find(deployment.name, kind=RunKind.REFERENCE, state=RunState.DONE, limit=1, **identity):
-        content = store.read(known.run_id, REFERENCE_ARTIFACT)
-        if content is not None:
-            table = pq.read_table(io.BytesIO(content))
-            return table, known.tags["outputs"].split(",")
-    rows = read_rows(
-        deployment, values_between(period.first, period.last), models=models.values(), limit=drift.sample_rows
-    )
-    scored, _ = run_graph(graph, rows, files=files)
-    outputs = [name for name in scored.column_names if name not in rows.column_names]
-    table = rows
-    for name in outputs:
-        table = table.append_column(name, scored.column(name))
-    run_id = store.start(deployment.name, kind=RunKind.REFERENCE, tags={**identity, "outputs": ",".join(outputs)})
-    sink = io.BytesIO()
-    pq.write_table(table, sink)
-    store.put(run_id, REFERENCE_ARTIFACT, sink.getvalue())
-    store.set_state(run_id, RunState.DONE)
-    return table, outputs
+    def decision(self, report: DriftReport, performance: Performance | None, *, is_backfill: bool) -> Decision:
+        """Decide from tonight and the nights before."""
+        retrained = [
+            as_date(partition)
+            for partition, run in self.published.items()
+            if run.tags.get("decision") == DecisionKind.RETRAIN and partition < self.value
+        ]
+        return decide(
+            report,
+            performance,
+            past_nights(self.published.values(), before=self.value),
+            drift=self.drift,
+            retrain=self.deployment.retrain,
+            last_retraining=max(retrained, default=None),
+            partition=as_date(self.value),
+            is_backfill=is_backfill,
+        )
 
+    def _samples(self, partitions: Sequence[str]) -> pa.Table:
+        contents = (self.store.read(self.published[p].run_id, SAMPLE_ARTIFACT) for p in partitions)
+        tables = [pq.read_table(io.BytesIO(content)) for content in contents if content is not None]
+        return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
 
-def _performance(
-    store: RunStore,
-    deployment: Deployment,
-    drift: Drift,
-    value: str,
-    published: dict[str, RunRecord],
-    training: RunRecord | None,
-) -> Performance | None:
-    """Measure the newest published nights whose labels are due, as many as the current window has."""
-    if drift.labels is None:
-        return None
-    labels = drift.labels
-    newest = current_partitions(value, drift.current_days + labels.delay_days)[: drift.current_days]
-    window = [partition for partition in newest if partition in published]
-    existing = existing_values(labels.path, deployment.input.partition)
-    arrival = arrived_labels(existing, window, as_of=value, delay_days=labels.delay_days)
-    first, last = newest[0], newest[-1]
-    if not arrival.arrived:
-        reason = arrival.reason or f"no night from {first} to {last} was published, so there is nothing to compare"
-        return Performance(0, first, last, skipped=reason)
-    sample = _samples(store, [published[partition] for partition in arrival.arrived])
-    return _measured(deployment, labels, sample, arrival.arrived, training, drift.min_rows)
+    def _reference(self, period: Period) -> tuple[pa.Table, list[str]]:
+        """Return sampled rows of the reference window as the champions score them, and the names of the outputs.
 
-
-def _measured(
-    deployment: Deployment,
-    labels: Labels,
-    sample: pa.Table,
-    partitions: Sequence[str],
-    training: RunRecord | None,
-    min_rows: int,
-) -> Performance:
-    labelled = with_labels(sample, deployment, partitions)
-    return measure(
-        labelled.column(labels.output).to_numpy(),
-        labelled.column(labels.column).to_numpy(),
-        first=min(partitions),
-        last=max(partitions),
-        baseline_roc_auc=training.metrics.get("challenger_roc_auc") if training else None,
-        min_rows=min_rows,
-    )
+        Computed once per graph and window, then kept as a run of its own.
+        """
+        models, files = self.registry.freeze(self.deployment)
+        graph = graph_source(self.deployment, models)
+        identity = {
+            "graph_digest": graph.digest,
+            "first": period.first.isoformat(),
+            "last": period.last.isoformat(),
+            "sample_rows": str(self.drift.sample_rows),
+        }
+        name = self.deployment.name
+        for known in self.store.find(name, kind=RunKind.REFERENCE, state=RunState.DONE, limit=1, **identity):
+            content = self.store.read(known.run_id, REFERENCE_ARTIFACT)
+            if content is not None:
+                return pq.read_table(io.BytesIO(content)), json.loads(known.tags["outputs"])
+        nights = values_between(period.first, period.last)
+        rows = read_rows(self.deployment, nights, models=models.values(), limit=self.drift.sample_rows)
+        scored, _ = run_graph(graph, rows, files=files)
+        outputs = [column for column in output_columns(graph, rows.schema) if column in scored.column_names]
+        for column in outputs:
+            rows = rows.append_column(column, scored.column(column))
+        run_id = self.store.start(name, kind=RunKind.REFERENCE, tags={**identity, "outputs": json.dumps(outputs)})
+        sink = io.BytesIO()
+        pq.write_table(rows, sink)
+        self.store.put(run_id, REFERENCE_ARTIFACT, sink.getvalue())
+        self.store.set_state(run_id, RunState.DONE)
+        return rows, outputs
 
 
 def _training_run(store: RunStore, registry: Registry, deployment: Deployment) -> RunRecord | None:

@@ -36,6 +36,8 @@ def build_dag(planned: plan.DagPlan) -> DAG:
         tags=sorted(planned.tags),
         params={parameter.name: _param(parameter) for parameter in planned.parameters},
         max_active_runs=planned.max_active_runs,
+        # The Dag file names its Dags itself; else a file that only looks for errors would have them too.
+        auto_register=False,
         # A Dag that only other Dags and people start does nothing by itself; paused, it would keep their runs waiting.
         is_paused_upon_creation=False if planned.nightly is None else None,
         default_args={

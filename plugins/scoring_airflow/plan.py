@@ -14,7 +14,7 @@ from scoring.deployment import Deployment
 PARTITION: Final = "{{ partition_key or params.partition or '' }}"
 """The partition key of the Dag run; for triggers that cannot give one (Airflow's operator), `partition` of its conf."""
 DAG_RUN_ID: Final = "{{ run_id }}"
-TRIGGER: Final = "{{ dag_run.run_type if dag_run.run_type in ('scheduled', 'backfill') else 'manual' }}"
+TRIGGER: Final = "{{ dag_run.run_type.value if dag_run.run_type in ('scheduled', 'backfill') else 'manual' }}"
 TRAINED_RUN_ID: Final = "{{ ti.xcom_pull(task_ids='train')['training_run_id'] }}"
 
 RETRIES: Final = 2

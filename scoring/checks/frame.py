@@ -47,6 +47,12 @@ def typed_kwargs(kwargs: Mapping[str, Any], type_: pa.DataType | None) -> dict[s
     }
 
 
+def is_text(type_: pa.DataType) -> bool:
+    """Whether a column of `type_` holds texts."""
+    plain = type_.value_type if pa.types.is_dictionary(type_) else type_
+    return bool(pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_string_view(plain))
+
+
 def _frame(table: pa.Table, rows: int) -> pd.DataFrame:
     import pandas as pd
 
@@ -89,7 +95,7 @@ def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_integer(column.type):
         return column.fill_null(0)
     if pa.types.is_boolean(column.type):
-        return column.fill_null(False)
+        return pc.fill_null(column, fill_value=False)
     return column
 
 

@@ -16,15 +16,17 @@ from difflib import get_close_matches
 from string import Template
 from typing import TYPE_CHECKING, Any, Final
 
-import great_expectations
-from great_expectations.compatibility.pydantic import ValidationError
-from great_expectations.core.expectation_suite import ExpectationSuite
-from great_expectations.data_context.types.base import ProgressBarsConfig
-from great_expectations.expectations.registry import get_expectation_impl
-from great_expectations.render.renderer.inline_renderer import InlineRenderer
+# This module owns Great Expectations, so it alone imports it at its top.
+import great_expectations  # noqa: TID253
+from great_expectations.compatibility.pydantic import ValidationError  # noqa: TID253
+from great_expectations.core.expectation_suite import ExpectationSuite  # noqa: TID253
+from great_expectations.data_context.types.base import ProgressBarsConfig  # noqa: TID253
+from great_expectations.expectations.registry import get_expectation_impl  # noqa: TID253
+from great_expectations.expectations.row_conditions import PassThroughCondition  # noqa: TID253
+from great_expectations.render.renderer.inline_renderer import InlineRenderer  # noqa: TID253
 
 from scoring.checks import wording
-from scoring.checks.frame import typed_kwargs, types_frame, values_frame
+from scoring.checks.frame import is_text, typed_kwargs, types_frame, values_frame
 from scoring.checks.report import ExpectationResult, QualityReport
 from scoring.errors import ConfigurationError, listed
 
@@ -38,6 +40,17 @@ if TYPE_CHECKING:
 
 _POSITION: Final = "position"
 _ABOUT_TYPES: Final = frozenset({"expect_column_values_to_be_of_type", "expect_column_type_to_be"})
+_ARITHMETIC: Final = frozenset(
+    {
+        "expect_column_mean_to_be_between",
+        "expect_column_median_to_be_between",
+        "expect_column_stdev_to_be_between",
+        "expect_column_sum_to_be_between",
+        "expect_column_value_z_scores_to_be_less_than",
+        "expect_column_values_to_not_be_outliers",
+        "expect_multicolumn_sum_to_equal",
+    }
+)
 _CONDITION: Final = re.compile(r"PassThrough\((['\"])(.*?)\1\)")
 """How Great Expectations words a row condition that is given as a text."""
 _UNEXPECTED_VALUES: Final = 100
@@ -58,7 +71,7 @@ def run_suite(suite: Suite, table: pa.Table) -> QualityReport:
     about_types: list[int] = []
     about_values: list[int] = []
     for position, expectation in enumerate(suite.expectations):
-        reason = _absence(expectation, table.column_names)
+        reason = _obstacle(expectation, table.schema)
         if reason:
             results[position] = _unchecked(expectation, _expected(expectation, built[position]), reason)
         else:
@@ -77,10 +90,12 @@ def _built(suite: Suite, position: int, schema: pa.Schema) -> GxExpectation:
     expectation = suite.expectations[position]
     column = expectation.kwargs.get("column")
     type_ = schema.field(column).type if column in schema.names else None
+    kwargs = typed_kwargs(expectation.kwargs, type_)
+    if isinstance(kwargs.get("row_condition"), str):
+        kwargs.pop("condition_parser", None)
+        kwargs["row_condition"] = PassThroughCondition(pass_through_filter=kwargs["row_condition"])
     try:
-        return get_expectation_impl(expectation.type)(
-            **typed_kwargs(expectation.kwargs, type_), meta={_POSITION: position}
-        )
+        return get_expectation_impl(expectation.type)(**kwargs, meta={_POSITION: position})
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigurationError(
@@ -90,14 +105,20 @@ def _built(suite: Suite, position: int, schema: pa.Schema) -> GxExpectation:
         ) from error
 
 
-def _absence(expectation: Expectation, columns: list[str]) -> str:
-    """Return why the expectation cannot be checked for want of columns; empty if it can."""
-    absent = [name for name in expectation.named_columns if name not in columns]
-    if not absent or expectation.is_about_columns:
+def _obstacle(expectation: Expectation, schema: pa.Schema) -> str:
+    """Return why the columns do not allow the check; empty if they do."""
+    if expectation.is_about_columns:
         return ""
-    close = get_close_matches(absent[0], columns, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"the table has no column {listed(map(repr, absent))}.{hint}"
+    absent = [name for name in expectation.named_columns if name not in schema.names]
+    if absent:
+        close = get_close_matches(absent[0], schema.names, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        return f"the table has no column {listed(map(repr, absent))}.{hint}"
+    texts = [name for name in expectation.named_columns if is_text(schema.field(name).type)]
+    if texts and expectation.type in _ARITHMETIC:
+        # pandas joins texts to sum them, and then takes "1" + "2" for 12.
+        return f"column {listed(map(repr, texts))} holds text, not numbers"
+    return ""
 
 
 def _read_by(expectations: list[Expectation], table: pa.Table) -> pa.Table:
@@ -110,7 +131,7 @@ def _read_by(expectations: list[Expectation], table: pa.Table) -> pa.Table:
 def _validate(expectations: list[GxExpectation], frame: pd.DataFrame) -> dict[int, ExpectationValidationResult]:
     """Return Great Expectations' results by position in our suite; their own order is another one."""
     context = great_expectations.get_context(mode="ephemeral")
-    context.enable_analytics(False)
+    context.enable_analytics(enable=False)
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     definition = context.data_sources.add_pandas("memory").add_dataframe_asset("table")
     gx_batch = definition.add_batch_definition_whole_dataframe("all rows").get_batch({"dataframe": frame})
@@ -177,7 +198,8 @@ def _expected(expectation: Expectation, built: GxExpectation) -> str:
         words = expectation.type.removeprefix("expect_").replace("_", " ")
         rendered = f"{words}: {wording.value_text(expectation.kwargs, limit=wording.MAX_SENTENCE_CHARS)[1:-1]}"
     description = expectation.description.rstrip(".")
-    return wording.cut(f"{description} ({rendered.rstrip('.')})" if description else rendered)
+    rendered = rendered.rstrip(".")  # others put it into their sentences
+    return wording.cut(f"{description} ({rendered})" if description else rendered)
 
 
 def _param_text(param: Any) -> str:

@@ -170,6 +170,10 @@ def _check_kwargs(type_: catalogue.ExpectationType, kwargs: dict[Any, Any], plac
             raise ConfigurationError(
                 f"{place}: {key!r} of {type_.name} is not valid", "column names", _shown(kwargs[key])
             )
+    if kwargs.get("condition_parser") not in (None, "pandas"):
+        raise ConfigurationError(
+            f"{place}: 'condition_parser' of {type_.name} is not valid", "pandas", _shown(kwargs["condition_parser"])
+        )
     _check_range(type_, kwargs, place)
     _check_patterns(type_, kwargs, place)
 

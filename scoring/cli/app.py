@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from scoring import deployment as deployments
 from scoring.cli import execute, show
 from scoring.errors import EXIT_CONFIGURATION, EXIT_DONE
 from scoring.job import exit_codes
@@ -40,7 +39,9 @@ def validate(
     """Check deployment files, rules and expectation suites. Starts nothing and asks no server."""
     with exit_codes():
         found = execute.validate(names or [])
-        _print(found, as_json, lambda rows: show.table("Deployments", rows, {"deployment": "deployment", "error": "error"}))
+        _print(
+            found, as_json, lambda rows: show.table("Deployments", rows, {"deployment": "deployment", "error": "error"})
+        )
     raise typer.Exit(EXIT_CONFIGURATION if any(row["error"] for row in found) else EXIT_DONE)
 
 
@@ -59,9 +60,11 @@ def run(name: Name, partition: PartitionOption, as_json: Json = False) -> None:
 
 
 @app.command()
-def train(
+def train(  # noqa: PLR0917 - typer's options are keyword arguments in all but form
     name: Name,
-    first: Annotated[str | None, typer.Option(help="First partition to train on; default: the reference window.")] = None,
+    first: Annotated[
+        str | None, typer.Option(help="First partition to train on; default: the reference window.")
+    ] = None,
     last: Annotated[str | None, typer.Option(help="Last partition to train on.")] = None,
     holdout_last: Annotated[
         str | None, typer.Option(help="Last hold-out night; they begin after the training window.")
@@ -142,7 +145,11 @@ def doctor(as_json: Json = False) -> None:
     """Look for known traps of this machine and say how to mend each."""
     with exit_codes():
         found = execute.doctor()
-        _print(found, as_json, lambda rows: show.table("Doctor", rows, {"ok": "ok", "name": "what", "found": "found", "mend": "to do"}))
+        _print(
+            found,
+            as_json,
+            lambda rows: show.table("Doctor", rows, {"ok": "ok", "name": "what", "found": "found", "mend": "to do"}),
+        )
     raise typer.Exit(EXIT_DONE if all(row["ok"] for row in found) else EXIT_CONFIGURATION)
 
 

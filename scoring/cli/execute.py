@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from scoring import deployment as deployments
 from scoring.cli import show
 from scoring.deployment import Deployment, Period
 from scoring.errors import ConfigurationError, ScoringError
+
+if TYPE_CHECKING:
+    from scoring.promotion import Promotion
 
 STATUS_COLUMNS: Final = {
     "partition": "partition",
@@ -107,6 +110,7 @@ def train(
 ) -> dict[str, Any]:
     """Train challengers and compare them with the champions."""
     from scoring import training
+    from scoring.promotion import redeploy
 
     deployment = deployments.load(name)
     if as_of is not None:
@@ -119,10 +123,14 @@ def train(
     found = {
         "training_run_id": record.run_id,
         "model_versions": record.model_versions,
-        **{key: value for key, value in sorted(record.metrics.items()) if key.startswith(("challenger", "champion", "holdout"))},
+        **{
+            key: value
+            for key, value in sorted(record.metrics.items())
+            if key.startswith(("challenger", "champion", "holdout"))
+        },
     }
     if promote:
-        found |= _promotion(training.redeploy(deployment, record.run_id))
+        found |= _promotion(redeploy(deployment, record.run_id))
     return found
 
 
@@ -135,19 +143,19 @@ def deploy(source: Path) -> dict[str, Any]:
 
 def promote(name: str, versions: Sequence[str], *, force: bool) -> dict[str, Any]:
     """Promote the newest training's challengers, or given versions."""
-    from scoring import training
+    from scoring.promotion import promote_versions, redeploy
 
     deployment = deployments.load(name)
     if versions:
-        return _promotion(training.promote_version(deployment, dict(_version(text) for text in versions)))
-    return _promotion(training.redeploy(deployment, is_forced=force))
+        return _promotion(promote_versions(deployment, dict(_version(text) for text in versions)))
+    return _promotion(redeploy(deployment, is_forced=force))
 
 
 def rollback(name: str) -> dict[str, Any]:
     """Undo the last promotion."""
-    from scoring import training
+    from scoring import promotion
 
-    return _promotion(training.rollback(deployments.load(name)))
+    return _promotion(promotion.rollback(deployments.load(name)))
 
 
 def status(name: str) -> list[dict[str, Any]]:
@@ -204,7 +212,9 @@ def _chosen_windows(
 ) -> tuple[Period, Period]:
     """Return the given windows; by default train on the reference window and hold out the nights after it."""
     if deployment.drift is None or deployment.retrain is None:
-        raise ConfigurationError(f"deployment {deployment.name!r} cannot be trained", "sections 'drift' and 'retrain'", "none")
+        raise ConfigurationError(
+            f"deployment {deployment.name!r} cannot be trained", "sections 'drift' and 'retrain'", "none"
+        )
     reference = deployment.drift.reference
     end = last or reference.last
     until = holdout_last or end + timedelta(days=deployment.retrain.holdout_days)
@@ -225,10 +235,6 @@ def _version(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
-def _promotion(promotion: Any) -> dict[str, Any]:
-    replaced: Mapping[str, tuple[int | None, int]] = promotion.replaced
-    return {
-        "promoted": promotion.is_promoted,
-        "reason": promotion.reason,
-        "replaced": {name: {"from": before, "to": now} for name, (before, now) in replaced.items()},
-    }
+def _promotion(promotion: Promotion) -> dict[str, Any]:
+    found = promotion.to_json()
+    return {"promoted": promotion.is_promoted, "reason": found["reason"], "replaced": found["replaced"]}

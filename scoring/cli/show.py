@@ -41,7 +41,7 @@ def text(value: Any) -> str:
     """Return a value as people write it."""
     match value:
         case None:
-            return "–"
+            return "-"
         case bool():
             return "yes" if value else "no"
         case float():
@@ -81,10 +81,11 @@ def facts(title: str, found: Mapping[str, Any]) -> None:
 
 
 def drift(name: str, found: Mapping[str, Any]) -> None:
-    """Print a drift report: columns, then performance and decision."""
+    """Print a drift report: columns, then decision."""
     report = found["drift"]
-    window = f"{report['current_first']} to {report['current_last']} against {report['reference_first']} to {report['reference_last']}"
+    current = f"{report['current_first']} to {report['current_last']}"
+    reference = f"{report['reference_first']} to {report['reference_last']}"
     keys = {"column": "column", "method": "method", "score": "score", "threshold": "threshold", "is_drifted": "drifted"}
-    table(f"{name}: {window}", report["columns"], keys)
+    table(f"{name}: {current} against {reference}", report["columns"], keys)
     decision = found["decision"]
     facts("decision", {"decision": decision["kind"], "reasons": decision["reasons"], "run": found["run_id"]})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Final
@@ -20,7 +20,9 @@ from scoring.models.base import FrozenModel
 
 _TYPES: Final[dict[str, pa.DataType]] = {
     "bool": pa.bool_(),
-    **{name: getattr(pa, name)() for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")},
+    **{
+        name: getattr(pa, name)() for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+    },
     "float": pa.float32(),
     "double": pa.float64(),
     "string": pa.string(),
@@ -82,7 +84,7 @@ class Contract:
             self._check_names(file.path, file.schema)
             for column in self.columns:
                 actual = file.schema.field(column.name).type
-                if not _converts(actual, column.type, self.parse_text):
+                if not _converts(actual, column.type, parse_text=self.parse_text):
                     hint = (
                         "Set 'input.parse_text: true' to read it as text and quarantine what does not parse."
                         if _is_text(actual)
@@ -132,13 +134,12 @@ class Contract:
             array, wrong = _convert(values, column.type)
             converted[column.name] = array
             if wrong is not None:
-                _add(reasons, wrong, lambda row, v=values, c=column: f"{c.name}: {v[row].as_py()!r} is not {c.type}")
-            if not column.nullable:
-                null = _is_missing(array)
-                if null is not None:
-                    if wrong is not None:
-                        null &= ~wrong
-                    _add(reasons, null, lambda _, c=column: f"{c.name}: null in a required column")
+                for row in np.flatnonzero(wrong):
+                    reasons.setdefault(int(row), f"{column.name}: {values[row].as_py()!r} is not {column.type}")
+            missing = None if column.nullable else _is_missing(array)
+            if missing is not None:
+                for row in np.flatnonzero(missing):
+                    reasons.setdefault(int(row), f"{column.name}: null in a required column")
         result = pa.table(converted, schema=pa.schema([pa.field(c.name, c.type) for c in self.columns]))
         if not reasons:
             return result, reasons
@@ -153,18 +154,18 @@ def contract_of(source: Input, partition: Partition, models: Iterable[FrozenMode
         declared = tuple(
             ContractColumn(name, _TYPES[column.type], column.nullable) for name, column in source.columns.items()
         )
-        return Contract(declared, source.extra_columns == "fail", source.parse_text)
+        return Contract(declared, is_closed=source.extra_columns == "fail", parse_text=source.parse_text)
     schema = partition.files[0].schema
     columns = {
         field.name: ContractColumn(field.name, _plain(field.type), field.name not in source.keys) for field in schema
     }
     for key in source.keys:
-        columns.setdefault(key, ContractColumn(key, pa.string(), False))
+        columns.setdefault(key, ContractColumn(key, pa.string(), nullable=False))
     for model in models:
         for wanted in model.inputs:
             if wanted.name in columns and wanted.name not in source.keys:
                 columns[wanted.name] = ContractColumn(wanted.name, wanted.arrow_type, not wanted.required)
-    return Contract(tuple(columns.values()), False, source.parse_text)
+    return Contract(tuple(columns.values()), is_closed=False, parse_text=source.parse_text)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -181,7 +182,7 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
-def _converts(actual: pa.DataType, wanted: pa.DataType, parse_text: bool) -> bool:
+def _converts(actual: pa.DataType, wanted: pa.DataType, *, parse_text: bool) -> bool:
     """Return whether values of a type may be of another; each value is still looked at."""
     if actual == wanted or pa.types.is_null(actual):
         return True
@@ -235,8 +236,3 @@ def _is_missing(values: pa.Array) -> npt.NDArray[np.bool_] | None:
         return None
     mask: npt.NDArray[np.bool_] = pc.is_null(values, nan_is_null=may_hold_nan).to_numpy(zero_copy_only=False)
     return mask.copy() if mask.any() else None
-
-
-def _add(reasons: dict[int, str], mask: npt.NDArray[np.bool_], reason: Callable[[int], str]) -> None:
-    for row in np.flatnonzero(mask):
-        reasons.setdefault(int(row), reason(int(row)))

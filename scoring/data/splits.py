@@ -54,9 +54,7 @@ def plan_splits(partition: Partition, *, split_rows: int, at_least: int = 1) -> 
                 open_pieces, open_rows = [], 0
             if open_pieces and open_pieces[-1].path == file.path:
                 last = open_pieces[-1]
-                open_pieces[-1] = Piece(
-                    file.path, (*last.row_groups, number), last.first_row, last.rows + group.rows
-                )
+                open_pieces[-1] = Piece(file.path, (*last.row_groups, number), last.first_row, last.rows + group.rows)
             else:
                 open_pieces.append(Piece(file.path, (number,), first_row, group.rows))
             open_rows += group.rows

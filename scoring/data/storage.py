@@ -23,7 +23,9 @@ def open_storage(location: str) -> tuple[fs.FileSystem, str]:
             return fs.LocalFileSystem(), location
         filesystem, path = fs.FileSystem.from_uri(location)
     except pa.ArrowInvalid as error:
-        raise ConfigurationError(f"{location!r} has no file system", "a path or a known URL scheme", str(error)) from error
+        raise ConfigurationError(
+            f"{location!r} has no file system", "a path or a known URL scheme", str(error)
+        ) from error
     return filesystem, path
 
 

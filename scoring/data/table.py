@@ -110,9 +110,7 @@ class Table:
         for action in sorted(actions, key=lambda entry: str(entry["path"])):
             value = action[f"partition.{self.partition}"]
             known = found.get(value, PublishedPartition(value, 0, ()))
-            found[value] = PublishedPartition(
-                value, known.rows + action["num_records"], (*known.paths, action["path"])
-            )
+            found[value] = PublishedPartition(value, known.rows + action["num_records"], (*known.paths, action["path"]))
         return dict(sorted(found.items()))
 
     def _open(self) -> DeltaTable | None:
@@ -124,9 +122,7 @@ class Table:
     def _create(self, schema: pa.Schema) -> DeltaTable:
         if "://" not in self.path:
             Path(self.path).mkdir(parents=True, exist_ok=True)
-        return DeltaTable.create(
-            self.path, schema=self._full(schema), mode="ignore", partition_by=[self.partition]
-        )
+        return DeltaTable.create(self.path, schema=self._full(schema), mode="ignore", partition_by=[self.partition])
 
     def _full(self, schema: pa.Schema) -> pa.Schema:
         return schema.append(pa.field(self.partition, pa.string()))
@@ -149,7 +145,14 @@ class Table:
 
     def _action(self, value: str, part: Part) -> AddAction:
         now = int(time.time() * 1000)
-        return AddAction(part.path, part.size_bytes, {self.partition: value}, now, True, part.delta_stats)
+        return AddAction(
+            path=part.path,
+            size=part.size_bytes,
+            partition_values={self.partition: value},
+            modification_time=now,
+            data_change=True,
+            stats=part.delta_stats,
+        )
 
     def _app_id(self, value: str) -> str:
         return f"scoring/{self.partition}={value}"
@@ -162,6 +165,5 @@ class Table:
 
 
 def _delta_fields(schema: pa.Schema) -> list[Any]:
-
 
     return Schema.from_arrow(schema).fields

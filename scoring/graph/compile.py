@@ -106,7 +106,9 @@ def output_columns(source: GraphSource, schema: pa.Schema) -> list[str]:
     after = graph_schema(source, schema)
     outputs = [name for name in after.names if name not in before.names]
     if not outputs:
-        raise ContractError("the graph adds no column", "a model, an ensemble or a rule that adds one", listed(after.names))
+        raise ContractError(
+            "the graph adds no column", "a model, an ensemble or a rule that adds one", listed(after.names)
+        )
     return outputs
 
 
@@ -132,7 +134,7 @@ def leading_rules(source: GraphSource) -> GraphSource | None:
     return GraphSource(PipelineStep(pipeline=tuple(rules)), source.keys, {}, source.modules)
 
 
-def _no_predictor(model: FrozenModel, step: ModelStep) -> Predictor:
+def _no_predictor(model: FrozenModel, _: ModelStep) -> Predictor:
     raise ContractError(f"model {model.label} was asked to predict while the graph was only being checked")
 
 

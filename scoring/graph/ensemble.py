@@ -33,7 +33,7 @@ def combine(how: Combine, scores: Scores, weights: Scores) -> Scores:
         case Combine.MEAN | Combine.WEIGHTED_MEAN:
             return _weighted_mean(scores, weights)
         case Combine.MAX:
-            return np.max(scores, axis=0)
+            return _maximum(scores)
         case Combine.SOFT_VOTE:
             return _with_missing(scores, _weighted_mean(scores, weights) > 0.5)
         case Combine.HARD_VOTE:
@@ -45,6 +45,11 @@ def combine(how: Combine, scores: Scores, weights: Scores) -> Scores:
 def _weighted_mean(scores: Scores, weights: Scores) -> Scores:
     mean: Scores = (weights / weights.sum()) @ scores
     return mean
+
+
+def _maximum(scores: Scores) -> Scores:
+    maximum: Scores = np.max(scores, axis=0)
+    return maximum
 
 
 def _with_missing(scores: Scores, votes: npt.NDArray[np.bool_]) -> Scores:

@@ -1,5 +1,7 @@
-"""Predictors of this process, loaded once per digest, method and device. A module of its own, so that Spark's reused
-Python workers find it again."""
+"""Predictors of this process, loaded once per digest, method and device.
+
+A module of its own, so that Spark's reused Python workers find it again.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from scoring import settings
 from scoring.checks.report import QualityReport, Verdict, worst
 from scoring.deployment import Deployment
 from scoring.errors import ScoringError
-from scoring.monitoring.chart import drift_chart
 from scoring.monitoring.report import Decision, DecisionKind, DriftReport, Performance
 from scoring.monitoring.window import past_nights
 from scoring.notify.night import Night
@@ -146,6 +145,9 @@ def _tagged_decision(record: RunRecord) -> Decision:
 def _chart(deployment: Deployment, record: RunRecord, store: RunStore, drift: DriftReport | None) -> bytes | None:
     if drift is None or deployment.drift is None:
         return None
+    # Draws with matplotlib and numpy: only where there is something to draw.
+    from scoring.monitoring.chart import drift_chart
+
     history = past_nights(store.find(deployment.name, limit=HISTORY_RUNS), before=record.partition)
     return drift_chart(drift, history, drift_share_threshold=deployment.drift.drift_share_threshold)
 

@@ -7,7 +7,6 @@ again only where a process ends between the server's acceptance and the tag; its
 from __future__ import annotations
 
 import json
-import logging
 import smtplib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -41,7 +40,9 @@ Transport = Callable[[EmailMessage], Refusals | None]
 Raises `OSError` or `smtplib.SMTPException` when nobody got it. Has a timeout of its own.
 """
 
-_log = logging.getLogger(__name__)
+
+class _ServerDownError(Exception):
+    """The mail server does not answer: it would not take the next mail either."""
 
 
 class MailState(StrEnum):
@@ -114,14 +115,10 @@ def deliver_pending(deployment: Deployment, transport: Transport) -> Delivery:
         if is_server_up:
             try:
                 is_sent, reason = _deliver(store, record, deployment, transport)
-            except _ABOUT_ONE_MAIL as error:
-                reason = f"the mail server refused the mail of run {record.run_id}: {error}"
-            except OSError as error:  # smtplib's errors are OSErrors, too
-                reason = f"the mail server took no mail: {str(error) or type(error).__name__}"
-                is_server_up = False
+            except _ServerDownError as error:
+                reason, is_server_up = str(error), False
         if reason:
             reasons.append(reason)
-            _log.warning("%s", reason)
         (sent if is_sent else kept).append(record.run_id)
     return Delivery(tuple(sent), tuple(kept), listed(reasons))
 
@@ -183,6 +180,10 @@ def _deliver(store: RunStore, record: RunRecord, deployment: Deployment, transpo
             refused = transport(message) or {}
         except smtplib.SMTPRecipientsRefused as error:
             refused = error.recipients
+        except _ABOUT_ONE_MAIL as error:
+            return False, f"the mail server refused the mail of run {record.run_id}: {error}"
+        except OSError as error:  # smtplib's errors are OSErrors, too
+            raise _ServerDownError(f"the mail server took no mail: {str(error) or type(error).__name__}") from error
     accepted += [found.addr_spec for found in waiting if found.addr_spec not in refused]
     is_sent = bool(accepted) and all(code >= _FINAL_REPLY for code, _ in refused.values())
     state = MailState.SENT if is_sent else MailState.PENDING

@@ -37,7 +37,9 @@ def task_device(resources: Resources) -> str:
     assigned = context.resources().get("gpu") if context is not None else None
     if assigned is not None and len(assigned.addresses) != 1:
         raise ConfigurationError(
-            "Spark assigned several GPUs to one task", "one address", ", ".join(assigned.addresses),
+            "Spark assigned several GPUs to one task",
+            "one address",
+            ", ".join(assigned.addresses),
             "Start executors with spark.task.resource.gpu.amount=1.",
         )
     gpus = visible_gpus()
@@ -45,7 +47,9 @@ def task_device(resources: Resources) -> str:
         if resources.allow_cpu:
             return CPU
         raise ConfigurationError(
-            "the deployment asks for a GPU", "a CUDA device on every Spark executor", "none that the driver library sees",
+            "the deployment asks for a GPU",
+            "a CUDA device on every Spark executor",
+            "none that the driver library sees",
             "Set 'resources.allow_cpu: true' to score on the CPU, or start GPU executors.",
         )
     if assigned is not None:

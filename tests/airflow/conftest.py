@@ -1,7 +1,7 @@
 """A real Airflow for tests: its own home, SQLite, loopback only, free ports, everybody is admin.
 
-`airflow_env` is the environment of one Airflow; `start_airflow` starts api-server, scheduler, dag-processor and
-triggerer in such an environment and gives a `RunningAirflow`, which stops with the test session.
+`start_airflow` starts api-server, scheduler, dag-processor and triggerer and gives a `RunningAirflow`, which stops with
+the test session. `environment` is added to that of its processes: deployments, jobs, connections.
 """
 
 from __future__ import annotations
@@ -125,10 +125,14 @@ class RunningAirflow:
         return self.api("GET", path)["value"]
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
-        """Return the text of a task's log."""
+        """Return the text of a task's log, with the messages of its exceptions."""
         run = urllib.parse.quote(run_id, safe="")
         lines = self.api("GET", f"dags/{dag_id}/dagRuns/{run}/taskInstances/{task_id}/logs/{try_number}")["content"]
-        return "\n".join(str(line.get("event", line)) for line in lines)
+        texts: list[str] = []
+        for line in lines:
+            texts.append(str(line.get("event", line)))
+            texts.extend(str(error["exc_value"]) for error in line.get("error_detail") or ())
+        return "\n".join(texts)
 
     def logs(self, characters: int = 2000) -> str:
         """Return the end of each component's log."""
@@ -224,6 +228,7 @@ def environment_of(home: Path, *, dags: Path, port: int) -> dict[str, str]:
         **{f"AIRFLOW__{name}": str(value) for name, value in airflow.items()},
         "AIRFLOW_HOME": str(home),
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(PROJECT),
         "SCORING_HOME": str(home / "scoring"),
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",

@@ -25,13 +25,8 @@ def test_the_last_json_line_on_stdout_is_the_result() -> None:
 
 def test_stderr_is_reported_line_by_line_while_the_job_runs() -> None:
     seen: list[float] = []
-    Command(
-        [
-            sys.executable,
-            "-c",
-            "import sys, time; print('a', file=sys.stderr); time.sleep(1); print('b', file=sys.stderr)",
-        ]
-    ).run(lambda _: seen.append(time.monotonic()))
+    source = "import sys, time; print('a', file=sys.stderr); time.sleep(1); print('b', file=sys.stderr)"
+    Command([sys.executable, "-c", source]).run(lambda _: seen.append(time.monotonic()))
     assert seen[1] - seen[0] > 0.5
 
 

@@ -82,7 +82,7 @@ def test_documentation_names_what_people_ask_for(folder: Path) -> None:
         "owner@example.com",
         r"Data \| Ops",
         "`0 3 * * *` UTC",
-        "/nowhere/lake/night=",
+        "/lake/night=",
         "models:/delay@champion",
     ):
         assert fact in text

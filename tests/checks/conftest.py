@@ -40,9 +40,9 @@ def check(run_suite: Callable[[Suite, pa.Table], QualityReport]) -> Callable[...
     """Return a function that runs one expectation on a table."""
 
     def checked(
-        table: pa.Table, type_: str, severity: Severity = Severity.CRITICAL, **kwargs: Any
+        table: pa.Table, expectation: str, severity: Severity = Severity.CRITICAL, /, **kwargs: Any
     ) -> ExpectationResult:
-        suite = Suite("output", Path("suite.yaml"), (Expectation(type_, kwargs, severity),))
+        suite = Suite("output", Path("suite.yaml"), (Expectation(expectation, kwargs, severity),))
         return run_suite(suite, table).results[0]
 
     return checked

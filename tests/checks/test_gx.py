@@ -1,11 +1,10 @@
-"""Great Expectations on Arrow tables: types, nulls and NaN, absent columns, empty tables; DuckDB counts as the oracle."""
+"""Great Expectations on Arrow tables: types, nulls and NaN, absent columns, empty tables; DuckDB is the oracle."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -27,6 +26,7 @@ IN_SET = "expect_column_values_to_be_in_set"
 UNIQUE = "expect_column_values_to_be_unique"
 OF_TYPE = "expect_column_values_to_be_of_type"
 BEYOND_FLOAT = 2**60 + 1
+at = datetime.fromisoformat
 
 
 def generated(seed: int, rows: int = 2_000) -> pa.Table:
@@ -100,7 +100,7 @@ def generated(seed: int, rows: int = 2_000) -> pa.Table:
     ],
 )
 def test_counts_agree_with_duckdb(
-    check: Check, expectation: str, kwargs: dict[str, object], unexpected: str, counting: str, seed: int
+    check: Check, *, expectation: str, kwargs: dict[str, object], unexpected: str, counting: str, seed: int
 ) -> None:
     table = generated(seed)
     query = f"select count(*) filter ({unexpected}), count(*) filter ({counting}) from flights"
@@ -150,7 +150,7 @@ def test_aggregates_agree_with_duckdb(check: Check, aggregate: str, sql: str, co
         (pa.array([True, False]), "bool", "int64"),
         (pa.array(["a", "b"]), "str", "int64"),
         (pa.array(["a", "b"]).dictionary_encode(), "str", "int64"),
-        (pa.array([datetime(2013, 1, 1)], pa.timestamp("us")), "datetime64", "str"),
+        (pa.array([at("2013-01-01")], pa.timestamp("us")), "datetime64", "str"),
     ],
 )
 def test_types_do_not_depend_on_nulls(check: Check, array: pa.Array, type_: str, other: str, nulls: bool) -> None:
@@ -179,24 +179,28 @@ def test_integers_beside_nulls_compare_with_other_columns(check: Check) -> None:
     ("bound", "unexpected"),
     [
         (date(2013, 1, 2), 1),
-        (datetime(2013, 1, 2), 1),
+        (at("2013-01-02"), 1),
         ("2013-01-02", 1),
-        (datetime(2013, 1, 2, 10, 0), 2),
+        (at("2013-01-02T10:00"), 2),
         ("2013-01-02T10:00:00+01:00", 1),
-        (datetime(2013, 1, 2, 9, 30, tzinfo=UTC), 2),
+        (at("2013-01-02T09:30Z"), 2),
     ],
 )
 @pytest.mark.parametrize("zone", [None, "UTC", "America/New_York"])
 @pytest.mark.parametrize("unit", ["s", "us", "ns"])
-def test_bounds_of_timestamps_are_utc(check: Check, bound: object, unexpected: int, zone: str | None, unit: str) -> None:
-    moments = [datetime(2013, 1, 1), datetime(2013, 1, 2, 9), None, datetime(2013, 1, 3)]
-    table = pa.table({"moment": pa.array(moments, pa.timestamp("us")).cast(pa.timestamp(unit)).cast(pa.timestamp(unit, zone))})
+def test_bounds_of_timestamps_are_utc(
+    check: Check, bound: object, unexpected: int, zone: str | None, unit: str
+) -> None:
+    moments = [at("2013-01-01"), at("2013-01-02T09:00"), None, at("2013-01-03")]
+    table = pa.table(
+        {"moment": pa.array(moments, pa.timestamp("us")).cast(pa.timestamp(unit)).cast(pa.timestamp(unit, zone))}
+    )
     assert check(table, BETWEEN, column="moment", min_value=bound).unexpected_count == unexpected
     assert check(table, "expect_column_max_to_be_between", column="moment", min_value=bound).passed
 
 
 def test_timestamps_beyond_nanoseconds_are_not_lost(check: Check) -> None:
-    table = pa.table({"until": pa.array([datetime(2013, 1, 1), datetime(9999, 12, 31)], pa.timestamp("us"))})
+    table = pa.table({"until": pa.array([at("2013-01-01"), at("9999-12-31")], pa.timestamp("us"))})
     result = check(table, BETWEEN, column="until", max_value=date(2100, 1, 1))
     assert (result.unexpected_count, result.examples) == (1, ("9999-12-31 00:00:00",))
 
@@ -222,7 +226,11 @@ def test_examples_are_different_bounded_and_readable(check: Check) -> None:
         (NOT_NULL, {"column": "scor"}, r"the table has no column 'scor'\. Did you mean 'score'\?"),
         (NOT_NULL, {"column": "scor", "mostly": 0}, r"the table has no column 'scor'"),
         ("expect_compound_columns_to_be_unique", {"column_list": ["score", "x", "y"]}, r"no column 'x', 'y'"),
-        ("expect_column_mean_to_be_between", {"column": "name", "min_value": 0}, r"can only concatenate str"),
+        (
+            "expect_column_mean_to_be_between",
+            {"column": "name", "min_value": 0},
+            r"column 'name' holds text, not numbers",
+        ),
         (BETWEEN, {"column": "name", "min_value": 0}, r"must either be None or of the same type"),
         (BETWEEN, {"column": "score", "min_value": 0, "row_condition": "gone > 1"}, r"name 'gone' is not defined"),
     ],
@@ -230,7 +238,7 @@ def test_examples_are_different_bounded_and_readable(check: Check) -> None:
 def test_what_cannot_be_checked_has_failed(
     check: Check, expectation: str, kwargs: dict[str, object], reason: str, severity: Severity
 ) -> None:
-    table = pa.table({"score": [0.5, 0.7], "name": ["a", "b"]})
+    table = pa.table({"score": [0.5, 0.7], "name": ["1", "2"]})
     result = check(table, expectation, severity, **kwargs)
     assert (result.passed, result.severity, result.blocks) == (False, severity, severity is Severity.CRITICAL)
     assert re.match(rf"could not be checked: .*{reason}", result.observed)
@@ -251,6 +259,7 @@ def test_what_cannot_be_checked_has_failed(
 @pytest.mark.parametrize("type_", [pa.float64(), pa.int32()])
 def test_columns_without_values(
     check: Check,
+    *,
     expectation: str,
     kwargs: dict[str, object],
     passed: bool,
@@ -282,7 +291,11 @@ def test_a_table_without_columns_has_rows(check: Check) -> None:
     ("expectation", "kwargs", "observed"),
     [
         ("expect_column_to_exist", {"column": "c"}, "not found"),
-        ("expect_table_columns_to_match_set", {"column_set": ["a", "c"]}, "missing columns 'c'; unexpected columns 'b'"),
+        (
+            "expect_table_columns_to_match_set",
+            {"column_set": ["a", "c"]},
+            "missing columns 'c'; unexpected columns 'b'",
+        ),
         (
             "expect_table_columns_to_match_ordered_list",
             {"column_list": ["a"]},
@@ -308,7 +321,7 @@ def test_expected_is_a_sentence(check: Check) -> None:
     table = pa.table({"score": [0.5]})
     result = check(table, BETWEEN, column="score", min_value=0, mostly=0.95, row_condition="score > 0")
     assert result.expected == (
-        "If score > 0, then score values must be greater than or equal to 0, at least 95 % of the time."
+        "If score > 0, then score values must be greater than or equal to 0, at least 95 % of the time"
     )
     ranges = {"quantiles": [0.5], "value_ranges": [[0, None]]}
     result = check(table, "expect_column_quantile_values_to_be_between", column="score", quantile_ranges=ranges)
@@ -337,14 +350,8 @@ def test_results_keep_the_order_of_the_suite_even_for_equal_expectations(run_sui
 
 
 def test_arguments_that_great_expectations_refuses_are_errors(check: Check) -> None:
-    ranges = {"quantiles": [0.5]}
-    with pytest.raises(ConfigurationError, match=r"suite\.yaml: expectation 1, expect_column_quantile\w+, is not valid"):
-        check(
-            pa.table({"score": [0.5]}),
-            "expect_column_quantile_values_to_be_between",
-            column="score",
-            quantile_ranges=ranges,
-        )
+    with pytest.raises(ConfigurationError, match=rf"suite\.yaml: expectation 1, {BETWEEN}, is not valid: .*min_value"):
+        check(pa.table({"score": [0.5]}), BETWEEN, column="score", min_value="low")
 
 
 def test_great_expectations_knows_every_type_of_the_catalogue() -> None:
@@ -360,5 +367,5 @@ def test_nothing_is_printed_and_no_file_is_left(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     check(pa.table({"score": [0.5] * 1_000}), BETWEEN, column="score", min_value=0)
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")

@@ -14,6 +14,7 @@ from scoring.checks import catalogue
 from scoring.checks.report import Severity
 from scoring.checks.suite import Expectation, Suite, load_suite
 from scoring.errors import ConfigurationError
+
 Load = Callable[[str], Suite]
 GOLDEN = Path(__file__).parent / "golden" / "suite.yaml"
 BETWEEN = "expect_column_values_to_be_between"
@@ -28,7 +29,9 @@ def test_golden_suite() -> None:
     suite = load_suite(GOLDEN, name="output")
     assert suite.name == "output"
     assert suite.expectations == (
-        Expectation(BETWEEN, {"column": "score", "min_value": 0, "max_value": 1}, description="Scores are probabilities."),
+        Expectation(
+            BETWEEN, {"column": "score", "min_value": 0, "max_value": 1}, description="Scores are probabilities."
+        ),
         Expectation(
             "expect_column_values_to_be_in_set",
             {"column": "carrier", "value_set": ["AA", "UA"], "mostly": 0.999},
@@ -73,7 +76,10 @@ def test_columns_that_a_suite_reads(load: Load, type_: str, kwargs: str, columns
         ("expectations: {a: 1}", r"expected a list of expectations, got \{'a': 1\}"),
         ("expectations: [score]", r"suite\.yaml:1: not an expectation: .* got 'score'"),
         ("expectations: [{kwargs: {}}]", r"suite\.yaml:1: 'type' is missing"),
-        (one(BETWEEN, "{column: a, min_value: 0}", "serverity: warning"), r"suite\.yaml:2: .*Did you mean 'severity'\?"),
+        (
+            one(BETWEEN, "{column: a, min_value: 0}", "serverity: warning"),
+            r"suite\.yaml:2: .*Did you mean 'severity'\?",
+        ),
         (
             one(BETWEEN, "{column: a, min_value: 0}", "severity: blocker"),
             r"'severity' of expect_\w+ is not valid: expected one of critical, warning, got 'blocker'",
@@ -96,7 +102,14 @@ def test_columns_that_a_suite_reads(load: Load, type_: str, kwargs: str, columns
         (one(BETWEEN, "{column: a, min_value: 2, max_value: 1}"), r"the range of .* is empty: .* got 2 and 1"),
         (one(BETWEEN, "{column: a, min_value: low}"), r"expected a number or a date, got 'low'"),
         (one(BETWEEN, "{column: a, min_value: true}"), r"expected a number or a date, got True"),
-        (one(BETWEEN, "{column: a, min_value: 0, mostly: 95}"), r"'mostly' of .* expected a number from 0 to 1, got 95"),
+        (
+            one(BETWEEN, "{column: a, min_value: 0, mostly: 95}"),
+            r"'mostly' of .* expected a number from 0 to 1, got 95",
+        ),
+        (
+            one(BETWEEN, "{column: a, min_value: 0, row_condition: b > 1, condition_parser: spark}"),
+            r"'condition_parser' of .* expected pandas, got 'spark'",
+        ),
         (one(BETWEEN, "{column: 3, min_value: 0}"), r"'column' of .* expected a text, got 3"),
         (one("expect_column_values_to_be_in_set", "{column: a, value_set: b}"), r"expected a list, got 'b'"),
         (one("expect_compound_columns_to_be_unique", "{column_list: [1]}"), r"expected column names, got \[1\]"),
@@ -114,7 +127,9 @@ def test_everything_wrong_has_a_sentence(load: Load, text: str, sentence: str) -
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"absent\.yaml cannot be read: expected a suite file, got .*No such file"):
+    with pytest.raises(
+        ConfigurationError, match=r"absent\.yaml cannot be read: expected a suite file, got .*No such file"
+    ):
         load_suite(tmp_path / "absent.yaml", name="input")
 
 

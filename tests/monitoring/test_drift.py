@@ -241,3 +241,9 @@ def test_a_limit_that_no_distance_reaches_is_no_crash(compared: Compare) -> None
     x = np.arange(ROWS) / 7
     found = compared({"x": x, "t": ["a"] * ROWS}, {"x": pa.nulls(ROWS, pa.float64()), "t": ["b"] * ROWS}, threshold=2.0)
     assert found.report.share_of_drifted_columns == 0
+
+
+def test_a_column_that_froze_gives_a_score_and_no_warning(compared: Compare) -> None:
+    x = np.arange(ROWS) / 7
+    found = compared({"x": x, "y": x}, {"x": [3.0] * ROWS, "y": x})
+    assert [column.is_drifted for column in found.report.columns] == [True, False]

@@ -9,7 +9,7 @@ Decisions about the data:
 
 - **Time.** `year, month, day, hour` are local time; the hour from 1 to 2 exists twice on 3 November and the weather has
   both. `time_hour` is the same hour in UTC, in both files, and unique per airport: it joins the weather.
-- **Weather** is the observation in the hour of the scheduled departure; it stands for the forecast that is known by then.
+- **Weather** is the observation in the hour of the scheduled departure; it stands for the forecast known by then.
 - **Planes.** The tail number is assigned before departure, so seats, engines and age are features. The number itself is
   left out: it is absent for many cancelled flights and identifies more than it describes. Planes that the registry does
   not know have nulls.
@@ -159,9 +159,9 @@ def _write(table: pa.Table, folder: Path) -> None:
     try:
         pq.write_table(table, staging / FILE_NAME, compression="zstd")
         if folder.exists():
-            os.replace(staging / FILE_NAME, folder / FILE_NAME)
+            (staging / FILE_NAME).replace(folder / FILE_NAME)
         else:
-            os.rename(staging, folder)
+            staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -176,10 +176,10 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"expected {FIRST} <= --first <= --last <= {LAST}, got {options.first} and {options.last}")
     start = time.monotonic()
     lake = settings.home() / "lake"
-    print(f"Writing the lake {lake} from {options.first} to {options.last} ...", file=sys.stderr, flush=True)
+    sys.stderr.write(f"Writing the lake {lake} from {options.first} to {options.last} ...\n")
     rows = write_lake(lake, first=options.first, last=options.last)
     counts = ", ".join(f"{count:,} rows of {name}" for name, count in rows.items())
-    print(f"Wrote {counts} in {time.monotonic() - start:.1f} s.", file=sys.stderr)
+    sys.stderr.write(f"Wrote {counts} in {time.monotonic() - start:.1f} s.\n")
 
 
 if __name__ == "__main__":

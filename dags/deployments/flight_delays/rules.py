@@ -1,4 +1,4 @@
-"""Business logic of `flight_delays`: features that need no fitting. Arrow table in, Arrow table out; rows stay in order."""
+"""Business logic of `flight_delays`: features that need no fitting. Table in, table out; rows stay in order."""
 
 from __future__ import annotations
 

@@ -1,0 +1,59 @@
+"""Kinds of values that a deployment's fields may have."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+
+class Spec(BaseModel):
+    """Base of all specifications: frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _column(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError(f"expected a column name of letters, digits and '_', got {name!r}")
+    return name
+
+
+def _location(path: str) -> str:
+    if not (path.startswith("/") or "://" in path):
+        raise ValueError(f"expected an absolute path or a URL, got {path!r}. Write ${{SCORING_HOME}}/{path}")
+    return path.rstrip("/")
+
+
+def _address(text: str) -> str:
+    word = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+    if not re.fullmatch(rf"{word}(\.{word})*@[\w-]+(\.[\w-]+)*", text):
+        raise ValueError(f"expected an e-mail address, got {text!r}")
+    return text
+
+
+def _function(reference: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w*:[A-Za-z_]\w*", reference):
+        raise ValueError(f"expected 'module:function' of a file beside deployment.yaml, got {reference!r}")
+    return reference
+
+
+def _cron(expression: str) -> str:
+    if len(expression.split()) != 5:
+        raise ValueError(f"expected a cron expression of five fields, got {expression!r}")
+    return expression
+
+
+def _model_uri(uri: str) -> str:
+    if not re.fullmatch(r"models:/[^/@\s]+(@[^/@\s]+|/\d+)", uri):
+        raise ValueError(f"expected 'models:/name@alias' or 'models:/name/version', got {uri!r}")
+    return uri
+
+
+ColumnName = Annotated[str, AfterValidator(_column)]
+Location = Annotated[str, AfterValidator(_location)]
+Address = Annotated[str, AfterValidator(_address)]
+FunctionReference = Annotated[str, AfterValidator(_function)]
+Cron = Annotated[str, AfterValidator(_cron)]
+ModelUri = Annotated[str, AfterValidator(_model_uri)]

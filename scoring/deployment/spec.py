@@ -1,0 +1,220 @@
+"""The specification of a deployment: what `deployment.yaml` may say, section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, PrivateAttr, field_validator, model_validator
+
+from scoring.deployment.fields import Address, ColumnName, Cron, FunctionReference, Location, Spec
+from scoring.deployment.steps import DEFAULT_OUTPUT, ModelStep, Step, walk
+from scoring.errors import listed
+
+CONTRACT_TYPES: Final = (
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float", "double", "string", "date32", "timestamp"),
+)
+"""Arrow type names that the input contract may use; `timestamp` is in microseconds, UTC where it has a zone."""
+
+
+class RetrainCause(StrEnum):
+    """What may start retraining."""
+
+    DRIFT = "drift"
+    PERFORMANCE = "performance"
+
+
+class Owner(Spec):
+    """Who gets the mail."""
+
+    team: str = Field(min_length=1)
+    email: tuple[Address, ...] = Field(min_length=1)
+
+
+class InputColumn(Spec):
+    """One column of the input contract. Written as `type`, or `type?` where null is allowed."""
+
+    type: Literal[CONTRACT_TYPES]  # type: ignore[valid-type]
+    nullable: bool = False
+
+
+class Input(Spec):
+    """Where partitions come from, and the contract that each of their rows must keep."""
+
+    path: Location
+    partition: ColumnName
+    keys: tuple[ColumnName, ...] = Field(min_length=1)
+    columns: dict[ColumnName, InputColumn] | None = None
+    """The input contract. None: keys must not be null, models' signatures say the rest."""
+    extra_columns: Literal["fail", "ignore"] = "fail"
+    """What to do with file columns that `columns` does not name; without `columns` they are always ignored."""
+    parse_text: bool = False
+    """Read text as numbers, dates or booleans where the contract says so; values that do not parse are quarantined."""
+    max_quarantined_share: float = Field(default=0.01, ge=0, le=1)
+    """Share of a partition's rows that may break the contract before the run fails."""
+    lag_days: int = Field(default=1, ge=0)
+    """The nightly run of day D scores the partition of day D - lag_days."""
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _shorthand(cls, columns: Any) -> Any:
+        if not isinstance(columns, Mapping):
+            return columns
+        return {
+            name: {"type": text.removesuffix("?"), "nullable": text.endswith("?")} if isinstance(text, str) else text
+            for name, text in columns.items()
+        }
+
+    @model_validator(mode="after")
+    def _keys_in_contract(self) -> Input:
+        if self.columns is not None:
+            missing = [key for key in self.keys if key not in self.columns]
+            if missing:
+                raise ValueError(f"expected every key in 'columns', {listed(missing)} is missing")
+            nullable = [key for key in self.keys if self.columns[key].nullable]
+            if nullable:
+                raise ValueError(f"a key cannot be null: remove the '?' of {listed(nullable)}")
+        return self
+
+
+class Output(Spec):
+    """Where predictions are published (a Delta table)."""
+
+    path: Location
+    keep: tuple[ColumnName, ...] = ()
+    """Input columns that the output repeats, besides the keys."""
+
+    @property
+    def quarantine_path(self) -> str:
+        """The Delta table of rows that broke the input contract."""
+        return f"{self.path}_quarantine"
+
+
+class Resources(Spec):
+    """What one Spark task needs, and how big its work is."""
+
+    cpus_per_task: int = Field(default=1, ge=1)
+    gpus_per_task: int = Field(default=0, ge=0, le=1)
+    allow_cpu: bool = True
+    """Run on the CPU, and say so, when no GPU is to be had; false: the run fails."""
+    split_rows: int = Field(default=1_000_000, ge=1)
+    """Rows of one split at most, unless a single row group is larger."""
+    batch_rows: int = Field(default=131_072, ge=1)
+    """Rows that a worker holds at once."""
+
+
+class Checks(Spec):
+    """Expectation suites, as paths within the deployment's folder."""
+
+    input: str | None = None
+    output: str | None = None
+
+
+class Period(Spec):
+    """A range of partitions, both ends included."""
+
+    first: date
+    last: date
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Period:
+        if self.last < self.first:
+            raise ValueError(f"expected first <= last, got {self.first} and {self.last}")
+        return self
+
+
+class Labels(Spec):
+    """True outcomes, which arrive later than the rows."""
+
+    path: Location
+    column: ColumnName
+    delay_days: int = Field(default=0, ge=0)
+    """Labels of partition P are due on day P + delay_days."""
+    output: ColumnName = DEFAULT_OUTPUT
+    """The output column that is compared with the label."""
+
+
+class Drift(Spec):
+    """What is watched, against what, and when it is reported."""
+
+    reference: Period
+    current_days: int = Field(default=7, ge=1)
+    columns: tuple[ColumnName, ...] | None = None
+    """Columns to watch; None: all columns of the input contract but the keys, and the graph's outputs."""
+    sample_rows: int = Field(default=5_000, ge=100)
+    """Rows compared on each side, at most."""
+    min_rows: int = Field(default=500, ge=1)
+    """With fewer rows on a side nothing is compared, and the reason is reported."""
+    threshold: float = Field(default=0.1, gt=0)
+    """Drift score from which a column counts as drifted (an effect size: normed Wasserstein or Jensen-Shannon)."""
+    drift_share_threshold: float = Field(default=0.3, gt=0, le=1)
+    """Share of drifted columns from which the owner is notified."""
+    retrain_after: int = Field(default=2, ge=1)
+    """Consecutive partitions over the drift share threshold (or under the performance limit) that start retraining."""
+    labels: Labels | None = None
+    max_roc_auc_drop: float = Field(default=0.05, gt=0, lt=1)
+    """Loss of ROC-AUC, against the hold-out nights at training, that counts as a loss of performance."""
+
+
+class Retrain(Spec):
+    """How a challenger is trained and when it replaces the champion."""
+
+    train: FunctionReference
+    when: tuple[RetrainCause, ...] = (RetrainCause.DRIFT, RetrainCause.PERFORMANCE)
+    cooldown_days: int = Field(default=14, ge=0)
+    """Days after a retraining in which no other is started."""
+    approval: bool = False
+    """A person approves in Airflow's UI before a challenger is promoted."""
+    window_days: int = Field(default=90, ge=1)
+    """Length of the training window, which ends where the hold-out nights begin."""
+    holdout_days: int = Field(default=14, ge=1)
+    """Newest labelled nights: not trained on, used to compare challenger and champion."""
+    min_gain: float = Field(default=0.0, ge=0)
+    """ROC-AUC that the challenger must gain on the hold-out nights to win."""
+
+
+class Deployment(Spec):
+    """One deployment: what to score, with which steps, for whom, and how it is watched."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+    description: str = ""
+    owner: Owner
+    schedule: Cron | None = None
+    """Cron expression in UTC; None: started by hand or by other systems only."""
+    input: Input
+    output: Output
+    score: Step
+    resources: Resources = Resources()
+    checks: Checks = Checks()
+    drift: Drift | None = None
+    retrain: Retrain | None = None
+
+    _folder: Path = PrivateAttr(default=Path())
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Take the folder from the validation context."""
+        self._folder = (context or {}).get("folder", Path())
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Deployment:
+        if self.retrain is not None and (self.drift is None or self.drift.labels is None):
+            raise ValueError("'retrain' needs 'drift: labels', to compare challenger and champion on labelled nights")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The deployment's folder."""
+        return self._folder
+
+    @property
+    def model_steps(self) -> tuple[ModelStep, ...]:
+        """All model steps of the graph, in order."""
+        return tuple(step for step in walk(self.score) if isinstance(step, ModelStep))
+
+    def source(self, module: str) -> Path:
+        """Return the Python file of a rule or training module of this deployment."""
+        return self.folder / f"{module}.py"

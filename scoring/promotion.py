@@ -1,0 +1,168 @@
+"""Which versions are champions: promoting the challengers of a training, promoting by hand, rolling back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from scoring.deployment import Deployment
+from scoring.errors import ConfigurationError, listed
+from scoring.registry import CHAMPION, Registry, names
+from scoring.runs import RunKind, RunRecord, RunState, RunStore, recorded
+
+PROMOTION_ARTIFACT: Final = "promotion.json"
+FORMAT_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A champion that was replaced."""
+
+    before: int | None
+    """Version; None if the model had no champion."""
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """Champions that were replaced and why; without replacements, why none was."""
+
+    replaced: Mapping[str, Replacement]
+    """By registered model."""
+    reason: str
+
+    @property
+    def is_promoted(self) -> bool:
+        """Whether any champion was replaced."""
+        return bool(self.replaced)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        changes = {name: {"from": change.before, "to": change.now} for name, change in self.replaced.items()}
+        return {"format_version": FORMAT_VERSION, "reason": self.reason, "replaced": changes}
+
+
+def verdict(metrics: Mapping[str, float], min_gain: float) -> tuple[bool, str]:
+    """Return whether the challenger wins, and why, from a training run's metrics. Pure."""
+    challenger, champion = metrics.get("challenger_roc_auc"), metrics.get("champion_roc_auc")
+    if challenger is None:
+        return False, "the challenger could not be measured on the hold-out nights"
+    if champion is None:
+        return True, f"there was no champion; the challenger has ROC-AUC {challenger:.4f} on the hold-out nights"
+    gain = challenger - champion
+    sentence = (
+        f"on the hold-out nights the challenger has ROC-AUC {challenger:.4f}, the champion {champion:.4f} "
+        f"({gain:+.4f}, needed {f'at least {min_gain:+g}' if min_gain else 'more than 0'})"
+    )
+    return gain > 0 and gain >= min_gain, sentence
+
+
+def redeploy(deployment: Deployment, training_run_id: str | None = None, *, is_forced: bool = False) -> Promotion:
+    """Promote the challengers of a training if they win, and record what they replaced.
+
+    Args:
+        deployment: whose champions are replaced.
+        training_run_id: of the training; None: the newest that succeeded.
+        is_forced: promote also a challenger that did not win.
+
+    Raises:
+        ConfigurationError: there is no such training, or the deployment has no `retrain`.
+    """
+    if deployment.retrain is None:
+        raise ConfigurationError(f"deployment {deployment.name!r} has no 'retrain'", hint="Promote with --version.")
+    store, registry = RunStore(), Registry()
+    training = store.get(training_run_id) if training_run_id else _newest_training(store, deployment)
+    wins, reason = verdict(training.metrics, deployment.retrain.min_gain)
+    changes = _changes(registry, training.model_versions)
+    if not changes:
+        return Promotion({}, "the challengers of this training are the champions already")
+    if not (wins or is_forced):
+        return Promotion({}, reason)
+    promotion = Promotion(changes, reason if wins else f"forced, although {reason}")
+    return _record_and_move(store, registry, deployment, promotion, tags={"training_run_id": training.run_id})
+
+
+def promote_versions(deployment: Deployment, versions: Mapping[str, int]) -> Promotion:
+    """Make given versions champions, and record what they replaced.
+
+    Raises:
+        ConfigurationError: a model is not part of the deployment, or a version does not exist.
+    """
+    store, registry = RunStore(), Registry()
+    unknown = sorted(set(versions) - set(names(deployment)))
+    if unknown:
+        raise ConfigurationError(
+            f"deployment {deployment.name!r} does not use {listed(unknown)}", f"one of {listed(names(deployment))}"
+        )
+    for name, version in versions.items():
+        registry.version(name, str(version))
+    changes = _changes(registry, versions)
+    if not changes:
+        return Promotion({}, "these versions are the champions already")
+    return _record_and_move(store, registry, deployment, Promotion(changes, "promoted by hand"), tags={})
+
+
+def rollback(deployment: Deployment) -> Promotion:
+    """Move the champions back to what the last promotion replaced; a second roll-back undoes the one before it.
+
+    Raises:
+        ConfigurationError: there is no promotion to roll back, or it replaced nothing.
+    """
+    store, registry = RunStore(), Registry()
+    promotions = store.find(deployment.name, kind=RunKind.PROMOTE, state=RunState.DONE)
+    last = next((run for run in promotions if "undone_by" not in run.tags), None)
+    if last is None:
+        raise ConfigurationError(f"deployment {deployment.name!r} has no promotion to roll back")
+    before = {
+        name: entry["from"] for name, entry in store.read_json(last.run_id, PROMOTION_ARTIFACT)["replaced"].items()
+    }
+    first = sorted(name for name, version in before.items() if version is None)
+    if first:
+        raise ConfigurationError(
+            f"the last promotion of {deployment.name!r} cannot be rolled back",
+            "champions before it",
+            f"none of {listed(first)}",
+            "Promote another version: scoring promote NAME --version MODEL=N.",
+        )
+    reason = f"rolled back the promotion of {last.started:%Y-%m-%d %H:%M} UTC"
+    promotion = Promotion(_changes(registry, before), reason)
+    tags = {"promotion_run_id": last.run_id}
+    done = _record_and_move(store, registry, deployment, promotion, tags=tags, kind=RunKind.ROLLBACK)
+    store.set_tags(last.run_id, {"undone_by": deployment.name})
+    return done
+
+
+def _changes(registry: Registry, versions: Mapping[str, int]) -> dict[str, Replacement]:
+    found = {name: Replacement(registry.aliased(name, CHAMPION), version) for name, version in versions.items()}
+    return {name: change for name, change in found.items() if change.before != change.now}
+
+
+def _record_and_move(
+    store: RunStore,
+    registry: Registry,
+    deployment: Deployment,
+    promotion: Promotion,
+    *,
+    tags: Mapping[str, str],
+    kind: RunKind = RunKind.PROMOTE,
+) -> Promotion:
+    run_id = store.start(deployment.name, kind=kind, tags={**tags, "reason": promotion.reason})
+    with recorded(store, run_id):
+        # Recorded before it is done, so that what was replaced is known even if this process dies half-way.
+        store.put_json(run_id, PROMOTION_ARTIFACT, promotion.to_json())
+        store.set_tags(run_id, {"model_versions": json.dumps({n: c.now for n, c in promotion.replaced.items()})})
+        for name, change in promotion.replaced.items():
+            registry.set_alias(name, CHAMPION, change.now)
+        store.set_state(run_id, RunState.DONE)
+    return promotion
+
+
+def _newest_training(store: RunStore, deployment: Deployment) -> RunRecord:
+    runs = store.find(deployment.name, kind=RunKind.TRAIN, state=RunState.DONE, limit=1)
+    if not runs:
+        raise ConfigurationError(
+            f"deployment {deployment.name!r} has no finished training", hint=f"Run: scoring train {deployment.name}."
+        )
+    return runs[0]
