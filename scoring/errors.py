@@ -33,6 +33,8 @@ MAX_EXAMPLES: Final = 5
 """How many example values one sentence shows at most."""
 MAX_EXAMPLE_CHARS: Final = 40
 """How long one example value is at most."""
+MAX_CAUSE_CHARS: Final = 300
+"""How much of another library's error a sentence repeats at most."""
 
 
 def listed(items: Iterable[object]) -> str:
@@ -46,6 +48,12 @@ def examples(values: Iterable[object]) -> str:
     """Return at most `MAX_EXAMPLES` values, each cut to `MAX_EXAMPLE_CHARS` characters."""
     texts = [repr(value) for _, value in zip(range(MAX_EXAMPLES), values, strict=False)]
     return ", ".join(text if len(text) <= MAX_EXAMPLE_CHARS else text[: MAX_EXAMPLE_CHARS - 1] + "…" for text in texts)
+
+
+def cause(error: BaseException) -> str:
+    """Return another library's error in one line, cut to `MAX_CAUSE_CHARS`."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= MAX_CAUSE_CHARS else text[: MAX_CAUSE_CHARS - 1] + "…"
 
 
 class ScoringError(Exception):

@@ -65,8 +65,9 @@ def score(deployment: Deployment, value: str, *, dag_run_id: str | None = None, 
         store.put_json(run_id, PLAN_ARTIFACT, plan.to_json())
         store.set_tags(run_id, {"model_versions": json.dumps(plan.model_versions)})
         session = open_session(f"scoring {deployment.name} {value}", deployment.resources)
+        plan = _spread(plan, session)
         start = time.perf_counter()
-        results = score_on_spark(session, _spread(plan, session), run_id=run_id, files=files)
+        results = score_on_spark(session, plan, run_id=run_id, files=files)
         seconds = time.perf_counter() - start
         _warn_of_cpu(store, run_id, deployment, results)
         _stage(store, run_id, plan, results, seconds=seconds)

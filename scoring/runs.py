@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from scoring import settings
-from scoring.errors import ConfigurationError, RegistryUnavailableError, ScoringError, SupersededError
+from scoring.errors import ConfigurationError, RegistryUnavailableError, ScoringError, SupersededError, cause
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -289,7 +289,7 @@ def recorded(store: RunStore, run_id: str) -> Iterator[None]:
         yield
     except BaseException as error:
         state = RunState.SUPERSEDED if isinstance(error, SupersededError) else RunState.FAILED
-        sentence = str(error) if isinstance(error, ScoringError) else f"{type(error).__name__}: {error}"
+        sentence = str(error) if isinstance(error, ScoringError) else cause(error)
         # The failure itself matters more than its record.
         try:
             store.set_tags(run_id, {"error": sentence[:5000], "error_type": type(error).__name__})

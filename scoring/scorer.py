@@ -16,9 +16,9 @@ from scoring.data.parts import Part, describe_part, writing_part
 from scoring.data.quarantine import SCHEMA as QUARANTINE_SCHEMA
 from scoring.data.quarantine import QuarantinedRow, quarantine_table
 from scoring.data.splits import Piece, Split
-from scoring.data.storage import open_storage, storage_errors
+from scoring.data.storage import is_damage, open_storage, storage_errors
 from scoring.deployment import ModelStep
-from scoring.errors import ContractError, ScoringError
+from scoring.errors import ContractError, ScoringError, cause
 from scoring.graph.batch import Batch
 from scoring.graph.compile import compile_graph
 from scoring.models.base import Files, FrozenModel, Predictor
@@ -181,11 +181,13 @@ class _Work:
                 start = time.perf_counter()
                 try:
                     batch = next(batches, None)
-                except pa.ArrowException as error:
+                except (pa.ArrowException, OSError) as error:
+                    if not is_damage(error):
+                        raise
                     raise errors.DataError(
                         f"file {piece.path} cannot be read",
                         "whole Parquet pages",
-                        " ".join(str(error).split())[:120],
+                        cause(error),
                         "It may be damaged: write it again, then run again.",
                     ) from error
                 self.timings.read_s += time.perf_counter() - start

@@ -158,6 +158,8 @@ def register_sklearn(
     import mlflow
     from sklearn.linear_model import LogisticRegression
 
+    from scoring.models.sklearn import TRUSTED_TYPES
+
     model = LogisticRegression() if estimator is None else estimator
     if target is not None:
         model.fit(frame, target)
@@ -166,7 +168,7 @@ def register_sklearn(
             model,
             name=name,
             serialization_format="skops",
-            skops_trusted_types=["numpy.dtype"],
+            skops_trusted_types=sorted(TRUSTED_TYPES),
             signature=signature(frame),
             pip_requirements=["scikit-learn"],
         )

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from scoring.data.partition import existing_values, values_between
 from scoring.deployment import Deployment, Labels, Period, Retrain
-from scoring.errors import ConfigurationError, ContractError, DataError, ScoringError, listed
+from scoring.errors import ConfigurationError, ContractError, DataError, ScoringError, cause, listed
 from scoring.graph.compile import graph_source, leading_rules
 from scoring.local import read_rows, run_graph, with_labels
 from scoring.models.base import FrozenModel
@@ -159,7 +159,7 @@ def _call(deployment: Deployment, frame: pd.DataFrame, window: Period, run_id: s
         except Exception as error:
             raise ContractError(
                 f"{retrain.train!r} of {deployment.name!r} raised on {len(frame)} rows",
-                got=f"{type(error).__name__}: {error}",
+                got=cause(error),
             ) from error
     expected = set(names(deployment))
     if not isinstance(uris, Mapping) or not uris or not set(uris) <= expected:

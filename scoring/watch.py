@@ -233,7 +233,7 @@ def _record(
         run_id,
         {
             "decision": decision.kind,
-            "decision_reasons": "; ".join(decision.reasons)[:5000],
+            "decision_reasons": "\n".join(decision.reasons)[:5000],
             "share_of_drifted_columns": "" if share is None else str(share),
         },
     )

@@ -214,7 +214,11 @@ def test_equal_text_gives_equal_deployments(folder: Path) -> None:
         ("keys: [id]", "keys: [id], max_quarantined_share: 2", r"'input\.max_quarantined_share' .*less than.*got 2"),
         ("keys: [id]", "keys: [id], extra_columns: maybe", r"'fail' or 'ignore', got 'maybe'"),
         ("name: small", 'name: small\nschedule: "0 3 *"', r":2: 'schedule' .*five fields, got '0 3 \*'\.$"),
-        ("name: small", "name: small\nretrain: {train: train}", r":2: 'retrain\.train' .*'module:function'.*got 'train'"),
+        (
+            "name: small",
+            "name: small\nretrain: {train: train}",
+            r":2: 'retrain\.train' .*'module:function'.*got 'train'",
+        ),
         (
             "name: small",
             'name: small\nretrain: {train: "train:train"}',
@@ -225,8 +229,16 @@ def test_equal_text_gives_equal_deployments(folder: Path) -> None:
             "name: small\ndrift: {reference: {first: 2013-02-01, last: 2013-01-01}}",
             r":2: 'drift\.reference' is not valid\. expected first <= last, got 2013-02-01 and 2013-01-01\.$",
         ),
-        ("name: small", "name: small\ndrift: {reference: {first: today, last: 2013-01-01}}", r"'drift\.reference\.first'"),
-        ("name: small", "name: small\ndrift: {reference: {first: 2013-02-30, last: 2013-03-01}}", r":2: 'drift\.reference\.first'"),
+        (
+            "name: small",
+            "name: small\ndrift: {reference: {first: today, last: 2013-01-01}}",
+            r"'drift\.reference\.first'",
+        ),
+        (
+            "name: small",
+            "name: small\ndrift: {reference: {first: 2013-02-30, last: 2013-03-01}}",
+            r":2: 'drift\.reference\.first'",
+        ),
         ("name: small", "name: small\nresources: {gpus_per_task: 2}", r"'resources\.gpus_per_task' .*got 2"),
     ],
 )
@@ -260,7 +272,10 @@ def test_a_mistake_is_named_with_file_and_line(folder: Path, old: str, new: str,
         ("{ensemble: {combine: median, members: {a: {model: m}}}}", r"'score\.ensemble\.combine' .*'mean'.*'median'"),
         ("{ensemble: {combine: mean, members: {}}}", r"'score\.ensemble\.members' is not valid: .*at least 1"),
         ("{ensemble: {combine: mean, members: {a b: {model: m}}}}", r"members.*expected a column name.*got 'a b'"),
-        ("{ensemble: {combine: mean, member: {}}}", r"unknown key 'score\.ensemble\.member'.*Did you mean 'members'\?$"),
+        (
+            "{ensemble: {combine: mean, member: {}}}",
+            r"unknown key 'score\.ensemble\.member'.*Did you mean 'members'\?$",
+        ),
     ],
 )
 def test_a_wrong_step_is_named_with_its_place(folder: Path, score: str, sentence: str) -> None:
@@ -314,16 +329,31 @@ def test_a_mistake_deep_inside_has_the_line_of_its_key(folder: Path) -> None:
         ("name: [", r"is not YAML: got .*line 1"),
         ("- a\n", r"is not a deployment: expected a mapping of keys, got list"),
         ("", r"is not a deployment: expected a mapping of keys, got NoneType"),
-        (SMALL.replace("/in", '"${NO_SUCH}/in"'), r":3: variable 'NO_SUCH' is not set: expected a value, got none\. Export it"),
+        (
+            SMALL.replace("/in", '"${NO_SUCH}/in"'),
+            r":3: variable 'NO_SUCH' is not set: expected a value, got none\. Export it",
+        ),
         (SMALL.replace("/in", "/in$"), r":3: a '\$' starts no variable: expected \$\{NAME\}, or \$\$ .*got '/in\$'\.$"),
         (SMALL + "name: other\n", r":6: key 'name' is there twice\.$"),
         (with_score("{ensemble: {combine: mean, members: {a: {}, a: {}}}}"), r":5: key 'a' is there twice\.$"),
         (with_score("&s {pipeline: [*s]}"), r"'score\.pipeline\.0.* is not valid"),
-        (SMALL + "description: !!python/object/apply:os.getcwd []\n", r"is not YAML: .*could not determine a constructor"),
-        (SMALL.replace("small", "other"), r"deployment 'other' lies in the wrong folder: expected a folder named 'other', got"),
+        (
+            SMALL + "description: !!python/object/apply:os.getcwd []\n",
+            r"is not YAML: .*could not determine a constructor",
+        ),
+        (
+            SMALL.replace("small", "other"),
+            r"deployment 'other' lies in the wrong folder: expected a folder named 'other', got",
+        ),
         (SMALL + "checks: {input: no.yaml}\n", r"names an expectation suite that is missing: expected a file no.yaml"),
-        (with_score('{rule: {python: "rules:add_calender"}}'), r"expected a function 'add_calender' in .*'add_calendar'\?$"),
-        (with_score('{rule: {python: "ruls:add"}}'), r"refers to 'ruls:add': expected a function 'add' in .*no such file"),
+        (
+            with_score('{rule: {python: "rules:add_calender"}}'),
+            r"expected a function 'add_calender' in .*'add_calendar'\?$",
+        ),
+        (
+            with_score('{rule: {python: "ruls:add"}}'),
+            r"refers to 'ruls:add': expected a function 'add' in .*no such file",
+        ),
     ],
 )
 def test_a_wrong_file_is_named(folder: Path, text: str, sentence: str) -> None:

@@ -16,7 +16,9 @@ STORES = {"deltalake", "duckdb", "mlflow", "numpy", "pyarrow"}
 
 def imported_by(statement: str) -> set[str]:
     code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted(name.split('.')[0] for name in sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120, cwd=PROJECT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120, cwd=PROJECT
+    )
     return set(json.loads(done.stdout))
 
 

@@ -65,7 +65,8 @@ def create_venv() -> None:
         say("creating .venv")
         subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
     say(f"installing into .venv, pinned by constraints.txt (minutes the first time; pip's own words: {LOG})")
-    command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--progress-bar", "off"]
+    # Python compiles a module when it is first imported; pip would compile thousands that never are, for a minute.
+    command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--progress-bar", "off", "--no-compile"]
     command += ["--editable", f"{ROOT}[{EXTRAS}]", "--constraint", str(ROOT / "constraints.txt")]
     if run_pip(command, started) != 0:
         tail = "\n".join(LOG.read_text(errors="replace").splitlines()[-15:])
@@ -91,6 +92,13 @@ class PipProgress:
         elif found := re.match(r"Installing collected packages: (.+)", line):
             self.now = f"unpacking {found[1].count(',') + 1} packages"
 
+    def line(self) -> str:
+        """Return what to show now."""
+        if not self.now.startswith("unpacking"):
+            return self.now
+        # pip says nothing until the end; each unpacked package leaves a folder.
+        return f"{self.now}, {sum(1 for _ in VENV.glob('lib/*/site-packages/*.dist-info'))} are there"
+
 
 def run_pip(command: list[str], started: float) -> int:
     """Run pip with its words in a log and a short line on the terminal whenever it goes on, else every 10 s."""
@@ -110,7 +118,7 @@ def run_pip(command: list[str], started: float) -> int:
         while reader.is_alive():
             reader.join(timeout=0.5)
             if time.monotonic() - last_said >= SILENCE_S:
-                say(f"{seconds(started)} {progress.now}")
+                say(f"{seconds(started)} {progress.line()}")
                 last_said = time.monotonic()
         return process.wait()
 

@@ -96,6 +96,9 @@ class ScoreOperator(SparkSubmitOperator):
         except AirflowException as error:
             sentence = sentence_in(self._last_lines()) or str(error)
             raise failed(context, self.script, self._exit_code(), sentence) from error
+        finally:
+            if self._hook._submit_sp is not None:  # noqa: SLF001 - the provider leaves spark-submit's pipe open
+                self._hook._submit_sp.stdout.close()  # noqa: SLF001
         return result_in(self._last_lines())
 
     def on_kill(self) -> None:
@@ -154,7 +157,8 @@ class NotifyOperator(BaseOperator):
         from scoring.notify import outbox
 
         deployment = load(self.deployment)
-        is_waiting = outbox.compose_for(
+        # A run that names no partition is about no night, and its log is open before the person who started it.
+        is_waiting = bool(self.partition) and outbox.compose_for(
             deployment, self.partition, self.dag_run_id, trigger=self.trigger, failure=what_failed(context)
         )
         delivery = outbox.deliver_pending(deployment, send_mail)

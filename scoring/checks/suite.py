@@ -22,7 +22,7 @@ import yaml
 
 from scoring.checks import catalogue
 from scoring.checks.report import Severity
-from scoring.errors import ConfigurationError, examples, listed
+from scoring.errors import ConfigurationError, cause, examples, listed
 
 SUITE_KEYS: Final = ("expectations",)
 ENTRY_KEYS: Final = ("type", "kwargs", "severity", "description")
@@ -90,7 +90,7 @@ def load_suite(path: Path, *, name: str) -> Suite:
     try:
         root, raw = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigurationError(f"{path} is not YAML", got=" ".join(str(error).split())) from error
+        raise ConfigurationError(f"{path} is not YAML", got=cause(error)) from error
     if not isinstance(raw, dict):
         raise ConfigurationError(f"{path} is not an expectation suite", "a key 'expectations'", type(raw).__name__)
     _known(raw, SUITE_KEYS, what=f"{path}: unknown key")

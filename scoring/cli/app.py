@@ -130,7 +130,7 @@ def status(
         if name is None:
             _print(execute.overview(), as_json, lambda rows: show.table("Deployments", rows, execute.OVERVIEW_COLUMNS))
         else:
-            _print(execute.status(name), as_json, lambda rows: show.table(name, rows, execute.STATUS_COLUMNS))
+            _print(execute.status(name), as_json, lambda rows: show.partitions(name, rows))
 
 
 @app.command()

@@ -16,17 +16,13 @@ from scoring.errors import ConfigurationError, ScoringError
 if TYPE_CHECKING:
     from scoring.promotion import Promotion
 
-STATUS_COLUMNS: Final = {
-    "partition": "partition",
-    "rows": "rows",
-    "quarantined": "quarantined",
-    "model_versions": "model versions",
-    "checks": "checks",
-    "drift": "drifted share",
-    "decision": "decision",
-    "published_version": "table version",
-    "run_id": "run",
-}
+STATUS_KEYS: Final = (
+    *("partition", "rows", "quarantined", "run_id", "model_versions", "checks", "drift", "decision"),
+    "published_version",
+)
+"""The contract of `scoring status NAME --json`."""
+MAX_PARTITIONS: Final = 10_000
+"""More than 27 years of nights."""
 OVERVIEW_COLUMNS: Final = {
     "deployment": "deployment",
     "owner": "owner",
@@ -162,9 +158,8 @@ def status(name: str) -> list[dict[str, Any]]:
     """Return the published partitions of a deployment."""
     from scoring.status import partitions
 
-    wanted = STATUS_COLUMNS.keys()
-    found = (asdict(entry) for entry in partitions(deployments.load(name)))
-    return [{key: entry[key] for key in wanted} for entry in found if entry["published_version"] is not None]
+    found = (asdict(entry) for entry in partitions(deployments.load(name), limit=MAX_PARTITIONS) if entry.is_published)
+    return [{key: entry[key] for key in STATUS_KEYS} for entry in found]
 
 
 def overview() -> list[dict[str, Any]]:

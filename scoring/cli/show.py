@@ -70,6 +70,36 @@ def step(message: str) -> Iterator[None]:
     note(f"  done in {time.perf_counter() - start:.1f} s")
 
 
+def partitions(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print published partitions; run ids are cut and equal model versions written once, so that a line fits."""
+    columns = {
+        "partition": "partition",
+        "rows": "rows",
+        "quarantined": "quarantined",
+        "versions": "models",
+        "checks": "checks",
+        "drift": "drifted",
+        "decision": "decision",
+        "published_version": "version",
+        "run": "run",
+    }
+    shown = [{**row, "versions": versions(row["model_versions"]), "run": row["run_id"][:8]} for row in rows]
+    table(name, [{**row, "drift": percent(row["drift"])} for row in shown], columns)
+
+
+def versions(by_model: Mapping[str, int]) -> str:
+    """Return model versions as `v2`, or, where they differ, by model."""
+    distinct = set(by_model.values())
+    if len(distinct) == 1:
+        return f"v{distinct.pop()}"
+    return ", ".join(f"{name} v{version}" for name, version in by_model.items())
+
+
+def percent(share: float | None) -> str | None:
+    """Return a share as people write it."""
+    return None if share is None else f"{share:.0%}"
+
+
 def facts(title: str, found: Mapping[str, Any]) -> None:
     """Print facts one below the other on stdout."""
     shown = Table(title=title, title_justify="left", show_header=False)

@@ -102,7 +102,8 @@ class Contract:
         missing = [name for name in wanted if name not in schema.names]
         extra = [name for name in schema.names if name not in wanted]
         if missing:
-            close = get_close_matches(missing[0], extra, n=1)
+            same = [name for name in extra if name.lower() == missing[0].lower()]
+            close = same or get_close_matches(missing[0], extra, n=1)
             raise ContractError(
                 f"file {path} lacks columns of the input contract",
                 f"columns {listed(missing)}",

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from scoring.data.storage import open_storage, storage_errors
+from scoring.data.storage import is_damage, open_storage, storage_errors
 from scoring.deployment import Input
-from scoring.errors import ConfigurationError, DataError, PartitionMissingError, listed
+from scoring.errors import ConfigurationError, DataError, PartitionMissingError, cause, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +125,13 @@ def _footer(filesystem: fs.FileSystem, info: fs.FileInfo) -> InputFile:
         try:
             with filesystem.open_input_file(info.path) as handle:
                 metadata = pq.read_metadata(handle)
-        except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
-            if isinstance(error, OSError) and not isinstance(error, pa.ArrowException) and error.errno is not None:
+        except (pa.ArrowException, OSError) as error:
+            if not is_damage(error):
                 raise
             raise DataError(
                 f"file {info.path} cannot be read",
                 "a whole Parquet file",
-                f"{info.size} bytes that are not ({' '.join(str(error).split())[:120]})",
+                f"{info.size} bytes that are not ({cause(error)})",
                 "It may be still being written or cut short: write it again, then run again.",
             ) from error
     groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 from collections.abc import Iterator
+from typing import Final
 
 import pyarrow as pa
 from pyarrow import fs
 
-from scoring.errors import ConfigurationError, StorageError
+from scoring.errors import ConfigurationError, StorageError, cause
+
+REMOTE: Final = re.compile(r"AWS Error|HTTP|Connection|curl|timed? ?out", re.IGNORECASE)
+"""What the messages of remote stores' own failures contain."""
 
 
 def open_storage(location: str) -> tuple[fs.FileSystem, str]:
@@ -29,6 +34,19 @@ def open_storage(location: str) -> tuple[fs.FileSystem, str]:
     return filesystem, path
 
 
+def is_damage(error: Exception) -> bool:
+    """Return whether reading failed because of a file's content, not because of the store.
+
+    Arrow raises `OSError` for both: those of an operating system carry an errno, those of remote stores say so.
+    """
+    if isinstance(error, OSError):
+        return (
+            error.errno is None
+            and re.search(r"AWS Error|HTTP|Connection|curl|timed? ?out", str(error), re.IGNORECASE) is None
+        )
+    return isinstance(error, pa.ArrowException)
+
+
 @contextlib.contextmanager
 def storage_errors(location: str) -> Iterator[None]:
     """Turn errors of the store itself (full, away, refused) into `StorageError`, which may be retried."""
@@ -40,5 +58,5 @@ def storage_errors(location: str) -> Iterator[None]:
                 f"writing to {location} failed", "free space", "disk full", "Free space, then run again."
             ) from error
         raise StorageError(
-            f"reading or writing {location} failed", got=f"{type(error).__name__}: {error}", hint="Run again later."
+            f"reading or writing {location} failed", got=cause(error), hint="Run again later."
         ) from error

@@ -16,7 +16,7 @@ from scoring import settings
 from scoring.deployment.explain import explained
 from scoring.deployment.spec import Deployment
 from scoring.deployment.steps import RuleStep, walk
-from scoring.errors import ConfigurationError, listed
+from scoring.errors import ConfigurationError, cause, listed
 
 FILE_NAME: Final = "deployment.yaml"
 
@@ -75,7 +75,7 @@ def parse(text: str, *, folder: Path) -> Deployment:
 class _Loader(yaml.SafeLoader):
     """Leaves dates to pydantic: a day that does not exist is then named with its line."""
 
-    yaml_implicit_resolvers: Final = {
+    yaml_implicit_resolvers = {  # noqa: RUF012 - overrides what the base class has
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -96,7 +96,7 @@ def _document(text: str, file: Path) -> tuple[yaml.Node | None, Any]:
                 _check_keys(node, file)
         return root, None if root is None else loader.construct_document(root)
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"{file} is not YAML", got=" ".join(str(error).split())) from error
+        raise ConfigurationError(f"{file} is not YAML", got=cause(error)) from error
     finally:
         loader.dispose()
 

@@ -150,7 +150,9 @@ class Drift(Spec):
     min_rows: int = Field(default=500, ge=1)
     """With fewer rows on a side nothing is compared, and the reason is reported."""
     threshold: float = Field(default=0.1, gt=0)
-    """Drift score from which a column counts as drifted (an effect size: normed Wasserstein or Jensen-Shannon)."""
+    """Wasserstein distance, in standard deviations of the reference, from which a number counts as drifted."""
+    categorical_threshold: float = Field(default=0.1, gt=0, lt=0.83)
+    """Jensen-Shannon distance (0 to 0.83) from which a category, or a share of missing values, counts as drifted."""
     drift_share_threshold: float = Field(default=0.3, gt=0, le=1)
     """Share of drifted columns from which the owner is notified."""
     retrain_after: int = Field(default=2, ge=1)

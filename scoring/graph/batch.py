@@ -87,7 +87,8 @@ class Batch:
             )
         target = pa.float64() if pa.types.is_float64(column.type) else pa.float32()
         numbers = column.cast(target) if not pa.types.is_boolean(column.type) else column.cast(pa.uint8()).cast(target)
-        return np.asarray(numbers.to_numpy()).astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # a double beyond float32 is infinite, as in every framework
+            return np.asarray(numbers.to_numpy()).astype(np.float32, copy=False)
 
     def _cast(self, name: str, wanted: pa.DataType) -> pa.ChunkedArray:
         column = self.table.column(name)

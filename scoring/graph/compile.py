@@ -123,15 +123,21 @@ def graph_schema(source: GraphSource, schema: pa.Schema) -> pa.Schema:
 
 def leading_rules(source: GraphSource) -> GraphSource | None:
     """Return the rules that run before the first model, as a graph of their own; None if there are none."""
-    step = source.step
-    rules: list[AnyStep] = []
+    rules, _ = _leading(source.step)
+    return GraphSource(PipelineStep(pipeline=rules), source.keys, {}, source.modules) if rules else None
+
+
+def _leading(step: AnyStep) -> tuple[tuple[RuleStep, ...], bool]:
+    """Return the rules at the start of a step, however deep in pipelines, and whether it is nothing but rules."""
+    if isinstance(step, RuleStep):
+        return (step,), True
+    rules: tuple[RuleStep, ...] = ()
     for part in step.pipeline if isinstance(step, PipelineStep) else ():
-        if not isinstance(part, RuleStep):
-            break
-        rules.append(part)
-    if not rules:
-        return None
-    return GraphSource(PipelineStep(pipeline=tuple(rules)), source.keys, {}, source.modules)
+        found, is_rules = _leading(part)
+        rules += found
+        if not is_rules:
+            return rules, False
+    return rules, isinstance(step, PipelineStep)
 
 
 def _no_predictor(model: FrozenModel, _: ModelStep) -> Predictor:

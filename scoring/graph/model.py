@@ -9,7 +9,7 @@ from difflib import get_close_matches
 import numpy as np
 import pyarrow as pa
 
-from scoring.errors import ContractError, ModelError, ScoringError, listed
+from scoring.errors import ContractError, ModelError, ScoringError, cause, listed
 from scoring.graph.batch import Batch
 from scoring.models.base import FrozenModel, Predictor
 
@@ -62,7 +62,7 @@ class Model:
         except Exception as error:
             raise ModelError(
                 f"model {self.frozen.label} raised while predicting {batch.rows} rows",
-                got=f"{type(error).__name__}: {error}",
+                got=cause(error),
                 hint="Nothing was published. Try the model on this partition, then promote a version that works.",
             ) from error
         if values.shape != (batch.rows,):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from scoring.errors import ContractError, ScoringError, listed
+from scoring.errors import ContractError, ScoringError, cause, listed
 from scoring.graph.batch import Batch
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Rule:
         except Exception as error:
             raise ContractError(
                 f"rule {self.name!r} raised on {table.num_rows} rows",
-                got=f"{type(error).__name__}: {error}",
+                got=cause(error),
                 hint=f"Columns: {listed(table.column_names)}.",
             ) from error
         if not isinstance(result, pa.Table):
@@ -93,12 +93,19 @@ def _module(source: str, name: str) -> ModuleType:
 def sql_rule(query: str) -> RuleFunction:
     """Return a function that runs `query` over its argument, which the query calls `batch`.
 
-    The query sees nothing else: no files, no network, no other variables. One thread and DuckDB's
-    `preserve_insertion_order` keep the order of rows; `Rule` checks it.
+    The query is one SELECT, so that it leaves nothing behind, and sees nothing else: no files, no network, no other
+    variables. One thread and DuckDB's `preserve_insertion_order` keep the order of rows; `Rule` checks it.
     """
 
     def run(table: pa.Table) -> pa.Table:
         connection = _connection()
+        statements = connection.extract_statements(query)
+        if [statement.type.name for statement in statements] != ["SELECT"]:
+            raise ContractError(
+                f"rule {f'sql: {query}'!r} is not a query",
+                "one SELECT",
+                listed(statement.type.name for statement in statements) or "nothing",
+            )
         connection.register("batch", table)
         try:
             return connection.sql(query).to_arrow_table()

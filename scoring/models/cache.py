@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from scoring.errors import ModelError, ScoringError
+from scoring.errors import ModelError, ScoringError, cause
 from scoring.models import flavors
 from scoring.models.base import Files, FrozenModel, Predictor, digest_of
 
@@ -66,7 +66,7 @@ def _load(model: FrozenModel, files: Files, *, method: str, device: str, threads
         raise ModelError(
             f"model {model.label} does not load",
             f"a model of flavor {model.flavor!r}",
-            f"{type(error).__name__}: {error}",
+            cause(error),
             "Compare the library versions in the model's requirements with those installed here.",
         ) from error
 

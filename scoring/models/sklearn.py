@@ -13,8 +13,25 @@ from scoring.errors import ModelError, listed
 from scoring.graph.batch import Batch
 from scoring.models.base import Files, FrozenModel, positive_class
 
-TRUSTED_TYPES: Final = frozenset({"numpy.dtype"})
-"""Types that skops asks about and that cannot run code; all others that it asks about are refused."""
+TRUSTED_TYPES: Final = frozenset(
+    {
+        "numpy.dtype",
+        "sklearn._loss.loss.HalfTweedieLossIdentity",
+        "sklearn.calibration._CalibratedClassifier",
+        "sklearn.calibration._SigmoidCalibration",
+        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "sklearn.metrics._dist_metrics.EuclideanDistance64",
+        "sklearn.neighbors._ball_tree.BallTree",
+        "sklearn.neighbors._kd_tree.KDTree",
+        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+        "sklearn.tree._tree.Tree",
+    }
+)
+"""Types that skops asks about and that run no code; all others that it asks about are refused.
+
+skops asks about trees because their indices are not checked: a file made to do harm could crash its process, no more.
+"""
 
 
 @dataclass(frozen=True, slots=True)

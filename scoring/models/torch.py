@@ -1,4 +1,4 @@
-"""PyTorch models stored by `torch.export`: a graph and tensors, no pickled code."""
+"""PyTorch models stored by `torch.export`: a graph and tensors, audited before PyTorch opens the file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from scoring.errors import ModelError
 from scoring.graph.batch import Batch
 from scoring.models.base import Files, FrozenModel
+from scoring.models.torch_audit import audited
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,9 @@ def load(model: FrozenModel, files: Files, *, method: str, device: str, threads:
             "a pickled module",
             "Log it with mlflow.pytorch.log_model(..., input_example=...), which exports it.",
         )
+    content = audited(files[path], label=model.label)
     torch.set_num_threads(threads)
-    program = torch.export.load(io.BytesIO(files[path]))
+    program = torch.export.load(io.BytesIO(content))
     target = torch.device(device)
     if target.type == "cuda":
         from torch.export.passes import move_to_device_pass

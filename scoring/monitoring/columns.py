@@ -72,7 +72,7 @@ def prepare(
         column: its name.
         reference: its values in the reference window, at least one row.
         current: its values in the current window, at least one row.
-        threshold: drift score from which it counts as drifted.
+        threshold: Jensen-Shannon distance from which a categorical column counts as drifted.
     """
     if reference.null_count == len(reference) and current.null_count == len(current):
         return SkippedColumn(column, "no values on either side")

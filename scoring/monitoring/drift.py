@@ -109,7 +109,9 @@ def _prepared(
     for column in columns:
         in_reference, in_current = column in reference.column_names, column in current.column_names
         if in_reference and in_current:
-            found = prepare(column, reference.column(column), current.column(column), threshold=drift.threshold)
+            found = prepare(
+                column, reference.column(column), current.column(column), threshold=drift.categorical_threshold
+            )
         elif in_reference or in_current:
             found = SkippedColumn(column, f"only the {'reference' if in_reference else 'current'} window has it")
         else:
@@ -152,7 +154,8 @@ def _evidently(prepared: Sequence[PreparedColumn], *, drift: Drift) -> tuple[dic
         columns=list(labels.values()),
         num_method=DriftMethod.WASSERSTEIN.value,
         cat_method=DriftMethod.JENSEN_SHANNON.value,
-        threshold=drift.threshold,
+        num_threshold=drift.threshold,
+        cat_threshold=drift.categorical_threshold,
         drift_share=drift.drift_share_threshold,
     )
     with warnings.catch_warnings():
@@ -172,13 +175,14 @@ def _evidently(prepared: Sequence[PreparedColumn], *, drift: Drift) -> tuple[dic
 
 
 def _drifted(column: PreparedColumn, score: float, drift: Drift) -> ColumnDrift:
+    threshold = drift.threshold if column.method is DriftMethod.WASSERSTEIN else drift.categorical_threshold
     return ColumnDrift(
         column=column.column,
         kind=column.kind,
         method=column.method,
         score=score,
-        threshold=drift.threshold,
-        is_drifted=score >= drift.threshold,
+        threshold=threshold,
+        is_drifted=score >= threshold,
         note=column.note,
     )
 

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from scoring import settings
+from scoring.addresses import Report, report_page
 from scoring.checks.report import QualityReport, Verdict, worst
 from scoring.deployment import Deployment
 from scoring.errors import ScoringError
@@ -18,7 +19,7 @@ from scoring.runs import RunRecord, RunState, RunStore
 
 QUALITY_REPORT: Final = "quality/report.json"
 DRIFT_REPORT: Final = "drift/report.json"
-PAGES: Final = {"Drift report": "drift/report.html", "Check results": "quality/report.html"}
+PAGES: Final = {"Drift report": Report.DRIFT, "Check results": Report.QUALITY}
 """Reports for people, by the label of their link."""
 HISTORY_RUNS: Final = 100
 """How many runs before this one are looked at for the chart."""
@@ -82,10 +83,11 @@ def links(record: RunRecord, artifacts: Collection[str]) -> dict[str, str]:
     """Return where to look: addresses where Airflow and MLflow have one that is known, else words."""
     airflow, mlflow = _public(settings.ui()), _public(settings.mlflow_ui())
     found: dict[str, str] = {}
-    for label, path in PAGES.items():
+    for label, report in PAGES.items():
+        path = f"{report}/report.html"
         if path in artifacts:
             found[label] = (
-                f"{airflow}/scoring/runs/{record.run_id}/{path}"
+                report_page(record.run_id, report, airflow=airflow)
                 if airflow
                 else f"artifact {path} of MLflow run {record.run_id}"
             )

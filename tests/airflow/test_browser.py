@@ -68,7 +68,9 @@ def _evidently_page(folder: Path) -> bytes:
     columns = {name: np.arange(300.0) for name in ("distance", "plane_age")}
     reference = pd.DataFrame(columns)
     path = folder / "report.html"
-    Report([DataDriftPreset()]).run(reference + [0.0, 150.0], reference).save_html(str(path))
+    Report([DataDriftPreset()]).run(reference.assign(distance=reference["distance"] + 150), reference).save_html(
+        str(path)
+    )
     return path.read_bytes()
 
 
@@ -226,7 +228,7 @@ def test_a_task_links_to_its_check_result(browser: webdriver.Chrome, airflow: Ru
             "MLflow run": f"http://127.0.0.1:5000/#/runs/{seeded.failed}",
         }
 
-    browser.get(f"{airflow.url}/{run.format('runs')}/tasks/check")
+    browser.get(f"{airflow.url}/{run.format('runs')}/tasks/check/details")
     sign_in(browser)
     keep_picture(browser, "task")
     found(browser, By.LINK_TEXT, "Check result").click()

@@ -237,10 +237,14 @@ def test_without_any_column_to_compare_the_report_is_skipped(compared: Compare) 
     assert found.html is None
 
 
-def test_a_limit_that_no_distance_reaches_is_no_crash(compared: Compare) -> None:
+def test_numbers_and_categories_have_limits_of_their_own(compared: Compare) -> None:
     x = np.arange(ROWS) / 7
-    found = compared({"x": x, "t": ["a"] * ROWS}, {"x": pa.nulls(ROWS, pa.float64()), "t": ["b"] * ROWS}, threshold=2.0)
-    assert found.report.share_of_drifted_columns == 0
+    reference, current = {"x": x, "t": ["a"] * ROWS}, {"x": x + np.std(x), "t": ["b"] * ROWS}
+    found = compared(reference, current, threshold=2.0, categorical_threshold=0.3).report
+    assert [(column.column, column.threshold, column.is_drifted) for column in found.columns] == [
+        ("x", 2.0, False),
+        ("t", 0.3, True),
+    ]
 
 
 def test_a_column_that_froze_gives_a_score_and_no_warning(compared: Compare) -> None:

@@ -242,7 +242,7 @@ def test_links_lead_to_airflow_and_mlflow_where_they_are_known_and_tell_no_passw
     run_id = drifting_run(store, deployment)
     assert compose(deployment)
     text = text_of(kept_mail(store, run_id))
-    assert f"https://airflow.example.com/air/scoring/runs/{run_id}/drift/report.html" in text
+    assert f"https://airflow.example.com/air/plugin/scoring/air/scoring/runs/{run_id}/drift" in text
     quoted = "manual__2013-07-06T03%3A00%3A00%2B00%3A00"
     assert f"https://airflow.example.com/air/dags/score_{deployment.name}/runs/{quoted}" in text
     assert f"https://mlflow.example.com:5000/#/runs/{run_id}" in text

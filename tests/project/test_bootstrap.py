@@ -68,9 +68,11 @@ def test_a_silent_pip_is_spoken_for(
 ) -> None:
     monkeypatch.setattr(bootstrap, "LOG", tmp_path / "install.log")
     monkeypatch.setattr(bootstrap, "SILENCE_S", 0.1)
+    monkeypatch.setattr(bootstrap, "VENV", tmp_path)
+    (tmp_path / "lib" / "python3.11" / "site-packages" / "a-1.dist-info").mkdir(parents=True)
     code = "import sys, time; print('Installing collected packages: a, b', flush=True); time.sleep(2); sys.exit(3)"
     assert bootstrap.run_pip([sys.executable, "-c", code], time.monotonic()) == 3
-    assert "s] unpacking 2 packages\n" in capsys.readouterr().err
+    assert "s] unpacking 2 packages, 1 are there\n" in capsys.readouterr().err
     assert (tmp_path / "install.log").read_text() == "Installing collected packages: a, b\n"
 
 

@@ -1,0 +1,167 @@
+"""One night on real Spark, Great Expectations, Delta and MLflow, compared with the plain libraries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+from deltalake import DeltaTable
+
+from scoring import nightly
+from scoring.errors import ConfigurationError, SupersededError
+from scoring.plan import quarantine_table
+from scoring.runs import RunState, RunStore
+from scoring.testing import FEATURES, PARTITION
+from tests.e2e.example import NIGHT, ROWS, Site, night_rows
+
+pytestmark = pytest.mark.spark
+RTOL = 1e-12
+"""Linear algebra libraries round the last bit differently for batches of different sizes."""
+
+
+def test_readers_see_what_the_plain_library_predicts(site: Site) -> None:
+    run = site.run()
+    rows = night_rows().to_pandas()
+    expected = site.model.native.predict_proba(rows[list(FEATURES)])[:, 1]
+
+    table = DeltaTable(site.deployment.output.path)
+    seen = table.to_pyarrow_table().sort_by("id").to_pandas()
+    assert list(seen.columns) == ["id", "city", "score", "is_positive", "run_id", PARTITION]
+    assert seen["id"].tolist() == rows["id"].tolist()
+    assert seen["city"].tolist() == rows["city"].tolist()
+    np.testing.assert_allclose(seen["score"], expected, rtol=RTOL)
+    assert seen["is_positive"].tolist() == (expected >= 0.5).tolist()
+    assert set(seen["run_id"]) == {run.run_id}
+    assert set(seen[PARTITION]) == {NIGHT}
+
+    query = "SELECT id, score FROM read_parquet(?, hive_partitioning = true) ORDER BY id"
+    by_duckdb = duckdb.execute(query, [table.file_uris()]).fetchall()
+    assert by_duckdb == list(zip(seen["id"].tolist(), seen["score"].tolist(), strict=True))
+
+
+def test_the_record_says_what_happened(site: Site) -> None:
+    run = site.run(dag_run_id="manual__1", trigger="scheduled")
+    assert run.state is RunState.PUBLISHED
+    assert run.metrics["rows"] == ROWS
+    assert run.metrics["quarantined"] == 0
+    assert run.metrics["splits"] >= ROWS / 150
+    assert run.model_versions == {"example": 1}
+    assert (run.tags["dag_run_id"], run.tags["trigger"], run.tags["checks"]) == ("manual__1", "scheduled", "passed")
+    store = RunStore()
+    plan = store.read_json(run.run_id, nightly.PLAN_ARTIFACT)
+    assert plan["models"][0]["version"] == 1
+    assert len(plan["models"][0]["sha256"]) == 64
+    page = store.read(run.run_id, nightly.QUALITY_PAGE)
+    assert page is not None
+    assert b"All checks passed" in page
+    reports = json.loads(store.read(run.run_id, nightly.QUALITY_ARTIFACT) or b"")
+    assert [report["verdict"] for report in reports] == ["passed", "passed"]
+
+
+def test_a_night_run_again_has_one_version_and_the_old_one_is_reachable(site: Site) -> None:
+    first = site.run()
+    second = site.run()
+    assert {row["run_id"] for row in site.published()} == {second.run_id}
+    assert len(site.published()) == ROWS
+    old = DeltaTable(site.deployment.output.path, version=int(first.tags["published_version"])).to_pyarrow_table()
+    assert set(old["run_id"].to_pylist()) == {first.run_id}
+    same = ["id", "score"]
+    new = DeltaTable(site.deployment.output.path).to_pyarrow_table()
+    assert old.select(same).sort_by("id").equals(new.select(same).sort_by("id"))
+
+
+def test_another_night_leaves_the_first_alone(site: Site) -> None:
+    first = site.run()
+    site.put(night_rows(seed=8), "2024-03-01")
+    second = site.run("2024-03-01")
+    rows = site.published()
+    assert {row[PARTITION]: row["run_id"] for row in rows} == {NIGHT: first.run_id, "2024-03-01": second.run_id}
+
+
+def test_publishing_twice_changes_nothing(site: Site) -> None:
+    run = site.run()
+    version = DeltaTable(site.deployment.output.path).version()
+    again = nightly.publish(site.deployment, NIGHT)
+    assert again.run_id == run.run_id
+    assert DeltaTable(site.deployment.output.path).version() == version
+
+
+def test_a_run_that_was_overtaken_learns_that_it_lost(site: Site) -> None:
+    slow = nightly.score(site.deployment, NIGHT, dag_run_id="slow")
+    nightly.check(site.deployment, NIGHT, dag_run_id="slow")
+    fast = nightly.score(site.deployment, NIGHT, dag_run_id="fast")
+    nightly.check(site.deployment, NIGHT, dag_run_id="fast")
+    nightly.publish(site.deployment, NIGHT, dag_run_id="fast")
+    with pytest.raises(SupersededError, match="was published by another run"):
+        nightly.publish(site.deployment, NIGHT, dag_run_id="slow")
+    assert {row["run_id"] for row in site.published()} == {fast.run_id}
+    assert RunStore().get(slow.run_id).state is RunState.SUPERSEDED
+
+
+def test_parts_are_invisible_until_they_are_published(site: Site) -> None:
+    nightly.score(site.deployment, NIGHT)
+    assert list(Path(site.deployment.output.path).rglob("*.parquet"))
+    assert site.published() == []
+    with pytest.raises(ConfigurationError, match=r"was not checked"):
+        nightly.publish(site.deployment, NIGHT)
+
+
+def test_rows_that_break_the_contract_are_quarantined_whole(site: Site) -> None:
+    rows = night_rows().to_pylist()
+    rows[3]["x"] = None
+    rows[60]["id"] = None
+    site.put(night_rows().from_pylist(rows, schema=night_rows().schema), files=3, row_group_rows=50)
+    run = site.run()
+    assert (run.metrics["rows"], run.metrics["quarantined"]) == (ROWS - 2, 2)
+    assert len(site.published()) == ROWS - 2
+    kept = DeltaTable(quarantine_table(site.deployment).path).to_pyarrow_table().sort_by("row_in_file").to_pylist()
+    assert [(row["reason"], row["row_in_file"]) for row in kept] == [
+        ("x: null in a required column", 3),
+        ("id: null in a required column", 60),
+    ]
+    assert json.loads(kept[0]["row"]) == rows[3]
+    # The next good run of the night clears them.
+    site.put(night_rows(), files=3, row_group_rows=50)
+    site.run()
+    assert DeltaTable(quarantine_table(site.deployment).path).to_pyarrow_table().num_rows == 0
+
+
+def test_text_is_parsed_only_where_the_deployment_says_so(site: Site) -> None:
+    texts = [f"{x!r}" for x in night_rows()["x"].to_pylist()]
+    texts[5] = "n/a"
+    table = night_rows()
+    site.put(table.set_column(table.schema.get_field_index("x"), "x", [texts]))
+    for old in sorted((site.lake / f"{PARTITION}={NIGHT}").glob("part-00[12].parquet")):
+        old.unlink()
+    contract = {"id": "int64", "x": "double", "y": "double", "city": "string?"}
+    lenient = site.rewrite(input={"columns": contract, "parse_text": True})
+    run = Site(lenient, site.model, site.lake, site.rewrite).run()
+    assert (run.metrics["rows"], run.metrics["quarantined"]) == (ROWS - 1, 1)
+    expected = site.model.native.predict_proba(table.to_pandas()[list(FEATURES)])[:, 1]
+    np.testing.assert_allclose([row["score"] for row in site.published()], np.delete(expected, 5), rtol=RTOL)
+
+
+def test_a_warning_is_reported_and_published(site: Site) -> None:
+    table = night_rows()
+    cities = ["Atlantis", *table["city"].to_pylist()[1:]]
+    site.put(table.set_column(table.schema.get_field_index("city"), "city", [cities]), files=3, row_group_rows=50)
+    run = site.run()
+    assert run.state is RunState.PUBLISHED
+    assert run.tags["checks"] == "warning"
+
+
+def test_without_a_gpu_it_says_so_and_runs_on_the_cpu(site: Site) -> None:
+    deployment = site.rewrite(resources={"gpus_per_task": 1})
+    run = Site(deployment, site.model, site.lake, site.rewrite).run()
+    assert run.tags["devices"] == "cpu"
+    assert "no GPU was found" in run.tags["warning"]
+
+
+def test_without_a_gpu_it_fails_where_the_deployment_forbids_the_cpu(site: Site) -> None:
+    deployment = site.rewrite(resources={"gpus_per_task": 1, "allow_cpu": False})
+    with pytest.raises(ConfigurationError, match=r"asks for a GPU: expected a CUDA device .* got none"):
+        nightly.score(deployment, NIGHT)
+    assert site.published() == []

@@ -1,0 +1,233 @@
+"""Files that run code when they are opened are refused, and nothing of them runs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import skops.io
+import torch
+from sklearn.preprocessing import FunctionTransformer
+
+from scoring.errors import ModelError
+from scoring.models.base import FrozenModel, SignatureColumn, digest_of
+from scoring.models.cache import PredictorCache
+from tests.models.conftest import Case, Net
+
+
+class Touches:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.marker,)
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Path:
+    """A file that exists when the payload ran."""
+    return tmp_path / "code ran"
+
+
+def load(flavor: str, conf: Mapping[str, Any], files: dict[str, bytes]) -> object:
+    columns = (SignatureColumn("x", "double", False), SignatureColumn("y", "double", False))
+    model = FrozenModel("bad", 1, digest_of(files), flavor, conf, columns, 0)
+    return PredictorCache().get(model, files, method="auto", device="cpu", threads=1)
+
+
+def test_the_payload_works(marker: Path) -> None:
+    pickle.loads(pickle.dumps(Touches(marker)))
+    assert marker.exists()
+
+
+# ------------------------------------------------------------------------------------------------------ scikit-learn
+
+
+@pytest.mark.parametrize("stored", ["cloudpickle", "pickle", None])
+def test_pickled_scikit_learn_is_refused(marker: Path, stored: str | None) -> None:
+    conf = {"pickled_model": "model.pkl", "serialization_format": stored}
+    with pytest.raises(
+        ModelError, match=r"model 'bad' version 1 is stored in a format that can run code: expected skops"
+    ):
+        load("sklearn", conf, {"model.pkl": pickle.dumps(Touches(marker))})
+    assert not marker.exists()
+
+
+def test_a_pickle_that_calls_itself_skops_is_refused(marker: Path) -> None:
+    conf = {"pickled_model": "model.skops", "serialization_format": "skops"}
+    with pytest.raises(ModelError, match=r"model 'bad' version 1 does not load"):
+        load("sklearn", conf, {"model.skops": pickle.dumps(Touches(marker))})
+    assert not marker.exists()
+
+
+def test_skops_with_a_function_of_the_system_is_refused() -> None:
+    content = skops.io.dumps(FunctionTransformer(os.system))
+    conf = {"pickled_model": "model.skops", "serialization_format": "skops"}
+    with pytest.raises(
+        ModelError, match=r"holds types that could run code: expected scikit-learn's own.*got posix\.system"
+    ):
+        load("sklearn", conf, {"model.skops": content})
+
+
+# ------------------------------------------------------------------------------------------------------ xgboost
+
+
+def test_a_pickle_that_calls_itself_a_booster_is_refused(marker: Path) -> None:
+    with pytest.raises(ModelError, match=r"model 'bad' version 1 does not load"):
+        load("xgboost", {"data": "model.ubj"}, {"model.ubj": pickle.dumps(Touches(marker))})
+    assert not marker.exists()
+
+
+# ------------------------------------------------------------------------------------------------------ torch
+
+Change = Callable[[dict[str, bytes]], None]
+
+
+def repacked(content: bytes, change: Change) -> bytes:
+    """Return an archive whose files, by path below its root, were changed."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        root = archive.namelist()[0].split("/")[0]
+        files = {name.removeprefix(f"{root}/"): archive.read(name) for name in archive.namelist()}
+    change(files)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, part in files.items():
+            archive.writestr(f"{root}/{name}", part)
+    return packed.getvalue()
+
+
+def described(change: Callable[[dict[str, Any]], object]) -> Change:
+    """Change the description of the program."""
+
+    def changed(files: dict[str, bytes]) -> None:
+        document = json.loads(files["models/model.json"])
+        change(document)
+        files["models/model.json"] = json.dumps(document).encode()
+
+    return changed
+
+
+def saved(value: object) -> bytes:
+    content = io.BytesIO()
+    torch.save(value, content)
+    return content.getvalue()
+
+
+@pytest.fixture(scope="session")
+def exported(cases: Mapping[str, Case]) -> bytes:
+    """A `torch.export` file as MLflow writes it."""
+    return cases["torch"].files["data/model.pt2"]
+
+
+def test_a_whole_module_saved_by_pickle_is_refused(marker: Path) -> None:
+    conf = {"model_data": "data"}
+    for name in ("data/model.pth", "data/model.pt"):
+        with pytest.raises(ModelError, match=r"is stored in a format that can run code: expected a torch\.export file"):
+            load("pytorch", conf, {name: saved((Net(), Touches(marker)))})
+    assert not marker.exists()
+
+
+def test_a_pickle_that_calls_itself_an_exported_program_is_refused(marker: Path) -> None:
+    for content in (saved((Net(), Touches(marker))), pickle.dumps(Touches(marker))):
+        with pytest.raises(ModelError, match=r"model 'bad' version 1 holds what could run code"):
+            load("pytorch", {"model_data": "data"}, {"data/model.pt2": content})
+    assert not marker.exists()
+
+
+def test_pickled_example_inputs_are_left_out(exported: bytes, marker: Path) -> None:
+    def change(files: dict[str, bytes]) -> None:
+        files["data/sample_inputs/model.pt"] = saved((Touches(marker),))
+
+    bad = repacked(exported, change)
+    with contextlib.suppress(Exception):
+        torch.export.load(io.BytesIO(bad))
+    assert marker.exists(), "PyTorch alone would run it"
+    marker.unlink()
+    load("pytorch", {"model_data": "data"}, {"data/model.pt2": bad})
+    assert not marker.exists()
+
+
+def evaluated(marker: Path) -> str:
+    return f"__import__('pathlib').Path({str(marker)!r}).touch()"
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda code: described(lambda d: d.update(guards_code=[code])), "guards, which are code"),
+        (lambda code: described(lambda d: _sizes(d).update(expr_str=code)), "expr_str"),
+        (lambda code: described(lambda d: _sizes(d).update(expr_str=f"Symbol({code!r})")), "expr_str"),
+        (lambda code: described(lambda d: _sizes(d).update(expr_str=f"sympify({code!r})")), "expr_str"),
+        (
+            lambda code: described(lambda d: _nodes(d)[0].update(target="torch.os.system")),
+            r"target 'torch\.os\.system'",
+        ),
+        (lambda code: described(lambda d: _nodes(d)[0].update(target="_operator.methodcaller")), "target '_operator"),
+        (lambda code: described(lambda d: _nodes(d)[0].update(target="torch.ops.aten.__class__")), "target 'torch"),
+        (lambda code: described(lambda d: _nodes(d)[0].update(name=f"x={code}")), "name"),
+        (lambda code: described(lambda d: _graph(d)["tensor_values"].update({code: {}})), "name"),
+        (lambda code: described(lambda d: _graph(d)["tensor_values"].update(metadata={"expr_str": code})), "expr_str"),
+        (lambda code: described(lambda d: d.update(as_operator="torch.os.system")), "as_operator 'torch"),
+        (
+            lambda code: lambda files: files.update({"data/constants/opaque_obj_0": b""}),
+            "file 'data/constants/opaque_obj_0'",
+        ),
+        (
+            lambda code: lambda files: files.update({"data/constants/custom_obj_0": b""}),
+            "file 'data/constants/custom_obj_0'",
+        ),
+        (lambda code: lambda files: files.update({"data/weights/model.pt": b""}), r"file 'data/weights/model\.pt'"),
+        (lambda code: lambda files: files.update({"data/aotinductor/model/x.so": b""}), "file 'data/aotinductor"),
+        (lambda code: lambda files: files.pop("models/model.json"), "cannot be read"),
+        (lambda code: lambda files: files.update({"models/model.json": b"{"}), "cannot be read"),
+        (
+            lambda code: (
+                lambda files: files.update(
+                    {
+                        "data/weights/model_weights_config.json": files[
+                            "data/weights/model_weights_config.json"
+                        ].replace(b'"use_pickle": false', b'"use_pickle": true')
+                    }
+                )
+            ),
+            "pickled weights",
+        ),
+    ],
+)
+def test_an_exported_program_that_could_run_code_is_refused(
+    exported: bytes, marker: Path, change: Callable[[str], Change], found: str
+) -> None:
+    bad = repacked(exported, change(evaluated(marker)))
+    with pytest.raises(
+        ModelError, match=rf"(?s)model 'bad' version 1 holds what could run code: expected .* got .*{found}"
+    ):
+        load("pytorch", {"model_data": "data"}, {"data/model.pt2": bad})
+    assert not marker.exists()
+
+
+def test_two_archives_in_one_file_are_read_as_one(exported: bytes) -> None:
+    with pytest.raises(ModelError, match=r"'bad' version 1 (holds what could run code|does not load)"):
+        load("pytorch", {"model_data": "data"}, {"data/model.pt2": repacked(exported, lambda f: f.clear()) + b"PK"})
+
+
+def _graph(description: dict[str, Any]) -> dict[str, Any]:
+    return description["graph_module"]["graph"]
+
+
+def _nodes(description: dict[str, Any]) -> list[dict[str, Any]]:
+    return _graph(description)["nodes"]
+
+
+def _sizes(description: dict[str, Any]) -> dict[str, Any]:
+    values = _graph(description)["tensor_values"].values()
+    return next(size["as_expr"] for value in values for size in value["sizes"] if "as_expr" in size)
