@@ -6,13 +6,15 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-STDOUT = Console(soft_wrap=True)
 STDERR = Console(stderr=True, soft_wrap=True)
+WIDTH_OF_FILES: Final = 140
+"""Columns of a table that is written to a file or a pipe, which have no width of their own."""
 
 
 def document(content: Any) -> None:
@@ -33,8 +35,8 @@ def table(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, s
         is_number = any(isinstance(row.get(key), int | float) for row in rows)
         shown.add_column(headline, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*(text(row.get(key)) for key in columns))
-    Console().print(shown)
+        shown.add_row(*(Text(text(row.get(key))) for key in columns))
+    _print(shown)
 
 
 def text(value: Any) -> str:
@@ -106,8 +108,8 @@ def facts(title: str, found: Mapping[str, Any]) -> None:
     shown.add_column(style="bold", no_wrap=True)
     shown.add_column(overflow="fold")
     for key, value in found.items():
-        shown.add_row(key.replace("_", " "), text(value))
-    Console().print(shown)
+        shown.add_row(key.replace("_", " "), Text(text(value)))
+    _print(shown)
 
 
 def drift(name: str, found: Mapping[str, Any]) -> None:
@@ -119,3 +121,8 @@ def drift(name: str, found: Mapping[str, Any]) -> None:
     table(f"{name}: {current} against {reference}", report["columns"], keys)
     decision = found["decision"]
     facts("decision", {"decision": decision["kind"], "reasons": decision["reasons"], "run": found["run_id"]})
+
+
+def _print(shown: Table) -> None:
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDTH_OF_FILES)).print(shown)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def log_torch(rows: pd.DataFrame) -> tuple[testing.Registered, tuple[str, ...], 
 
 
 @pytest.fixture(scope="session")
-def cases(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Iterator[Mapping[str, Case]]:
+def cases(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Mapping[str, Case]:
     """Model, files and native call by flavor."""
     home = tmp_path_factory.mktemp("models")
     shutil.copy(mlflow_template, home / "mlflow.db")
@@ -100,7 +100,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> It
             models, files = Registry().freeze(deployment)
             (frozen,) = models.values()
             found[flavor] = Case(columns, frozen, files[frozen.digest], native)
-    yield found
+    return found
 
 
 @pytest.fixture(params=FLAVORS)

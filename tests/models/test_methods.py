@@ -75,7 +75,7 @@ def test_methods_of_scikit_learn(home: Path) -> None:
         MLPClassifier((4,), max_iter=2000, random_state=0),
         MLPClassifier((4,), solver="sgd", max_iter=5000, random_state=0),
         CalibratedClassifierCV(LogisticRegression(), cv=2),
-        make_pipeline(StandardScaler(), SVC(probability=False)),
+        make_pipeline(StandardScaler(), SVC()),
     ],
     ids=lambda estimator: type(estimator).__name__,
 )
