@@ -22,7 +22,6 @@ RUN apt-get update \
     && install -d -o scoring -g scoring /home/scoring/state /home/scoring/airflow
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/scoring /opt/scoring
-COPY --chmod=0755 docker /opt/scoring/docker
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYSPARK_PYTHON=/opt/venv/bin/python \
@@ -35,7 +34,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     GX_ANALYTICS_ENABLED=false
 WORKDIR /opt/scoring
 USER scoring
-ENTRYPOINT ["tini", "--", "/opt/scoring/docker/entrypoint.sh"]
+ENTRYPOINT ["tini", "--", "/opt/scoring/scoring/stack/container/entrypoint.sh"]
 
 # MinIO's image has no folder that a user without root's rights may write; a new volume takes over this one's owner.
 FROM minio/minio:RELEASE.2025-04-22T22-12-26Z AS object-store

@@ -13,16 +13,16 @@ venv: .venv/.installed ## Create .venv from pyproject.toml, pinned by constraint
 
 .venv/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python was not found: expected 3.11 or 3.12. Install it or set PYTHON=/path/to/python3.11." >&2; exit 2; }
-	@$(PYTHON) tools/bootstrap.py venv
+	@$(PYTHON) scoring/stack/bootstrap.py venv
 
 java: .venv/.installed ## Find a Java for Spark; as root on Debian or Ubuntu, install one
-	@$(BIN)/python tools/bootstrap.py java
+	@$(BIN)/python scoring/stack/bootstrap.py java
 
 demo: java ## Score nights of real flights end to end, through drift, retraining and redeployment
 	@$(BIN)/python -m scoring.demo
 
 test: java ## Run all tests
-	@$(BIN)/python tools/bootstrap.py test-tools
+	@$(BIN)/python scoring/stack/bootstrap.py test-tools
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: .venv/.installed ## Check style, types, import directions and docstrings
@@ -30,7 +30,7 @@ lint: .venv/.installed ## Check style, types, import directions and docstrings
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@PYTHONPATH=plugins $(BIN)/lint-imports
-	@$(BIN)/interrogate scoring jobs plugins dags tools docker
+	@$(BIN)/interrogate scoring jobs plugins dags
 
 up: java ## Start Airflow, MLflow and a mail sink on this machine; print their addresses
 	@$(BIN)/python -m scoring.stack up

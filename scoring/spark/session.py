@@ -8,7 +8,7 @@ import sys
 from pyspark.resource import ResourceProfile, ResourceProfileBuilder, TaskResourceRequests
 from pyspark.sql import SparkSession
 
-from scoring import settings
+from scoring import java, settings
 from scoring.deployment import Resources
 
 
@@ -19,6 +19,8 @@ def open_session(name: str, resources: Resources) -> SparkSession:
     """
     # Without it Spark's workers would use the first python3 on PATH, which is rarely this environment.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    if "JAVA_HOME" not in os.environ and (found := java.find()) is not None:
+        os.environ["JAVA_HOME"] = str(found.home)
     builder = SparkSession.builder.appName(name)
     if not settings.is_spark_submit():
         builder = builder.master(settings.spark_master()).config("spark.ui.enabled", "false")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 
 import numpy as np
 import pandas as pd
@@ -132,7 +132,7 @@ def test_a_frame_has_the_dtypes_that_pandas_gives() -> None:
         missing=pa.array([1, None], pa.int32()),
         text=pa.array(["a", None]),
         flag=pa.array([True, False]),
-        moment=pa.array([datetime(2013, 1, 1, 12), None], pa.timestamp("us")),
+        moment=pa.array([datetime(2013, 1, 1, 12, tzinfo=UTC), None], pa.timestamp("us")),
     )
     frame = whole.frame(tuple((name, whole.table.schema.field(name).type) for name in whole.table.column_names))
     assert {name: str(kind) for name, kind in frame.dtypes.items()} == {

@@ -89,7 +89,7 @@ def test_the_schema_is_known_before_any_row() -> None:
     assert graph.step.schema(ROWS.schema) == graph.run(ROWS).schema
 
 
-# ------------------------------------------------------------------------------------------------------ what rules may not
+# ------------------------------------------------------------------------------------------------ what rules may not
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_our_own_errors_pass_through_a_rule() -> None:
         python("from scoring.errors import ConfigurationError; raise ConfigurationError('no calendar for 2014')")
 
 
-# ------------------------------------------------------------------------------------------------------ what SQL cannot see
+# ------------------------------------------------------------------------------------------------ what SQL cannot see
 
 
 @pytest.fixture

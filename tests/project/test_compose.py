@@ -157,12 +157,17 @@ def spark_cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         "SPARK_WORKER_DIR": str(tmp_path / "work"),
         "SPARK_WORKER_WEBUI_PORT": str(ports.smtp),
         "SPARK_WORKER_OPTS": "-Dspark.worker.resource.gpu.amount=2 "
-        f"-Dspark.worker.resource.gpu.discoveryScript={ROOT / 'docker' / 'list_gpus.sh'}",
+        f"-Dspark.worker.resource.gpu.discoveryScript={ROOT / 'scoring' / 'stack' / 'container' / 'list_gpus.sh'}",
     }
     address = f"spark://127.0.0.1:{ports.airflow}"
     with ExitStack() as started:
         for name, arguments in {"master.Master": (), "worker.Worker": (address,)}.items():
-            command = [ROOT / "docker" / "entrypoint.sh", "spark-class", f"org.apache.spark.deploy.{name}", *arguments]
+            command = [
+                ROOT / "scoring" / "stack" / "container" / "entrypoint.sh",
+                "spark-class",
+                f"org.apache.spark.deploy.{name}",
+                *arguments,
+            ]
             log = started.enter_context((tmp_path / f"{name}.log").open("w"))
             process = started.enter_context(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
             started.callback(process.terminate)
@@ -193,7 +198,7 @@ def test_the_cluster_gives_tasks_their_gpus_and_serves_only_who_knows_the_secret
         "gpus = session.sparkContext.range(1).map(lambda _: TaskContext.get().resources()['gpu'].addresses).collect()\n"
         "print(gpus)\n"
     )
-    command = [str(ROOT / "docker" / "entrypoint.sh"), sys.executable, str(job), address]
+    command = [str(ROOT / "scoring" / "stack" / "container" / "entrypoint.sh"), sys.executable, str(job), address]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
     assert done.stdout in {"[['0']]\n", "[['1']]\n"}, done.stderr
     assert (tmp_path / "conf" / "spark-defaults.conf").stat().st_mode & 0o077 == 0
