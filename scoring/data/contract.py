@@ -223,11 +223,25 @@ def _cast_one(value: pa.Array, wanted: pa.DataType) -> pa.Array | None:
 
 
 def _cast(values: pa.Array, wanted: pa.DataType) -> pa.Array:
-    if pa.types.is_string(values.type) and not pa.types.is_string(wanted):
-        values = pc.utf8_trim_whitespace(values)
-    if pa.types.is_timestamp(values.type) and values.type.tz is not None and pa.types.is_timestamp(wanted):
-        values = values.cast(pa.timestamp(values.type.unit, "UTC"))
-    return values.cast(wanted)
+    if _is_text(values.type) and not _is_text(wanted):
+        values = pc.utf8_trim_whitespace(values.cast(pa.string()))
+    if pa.types.is_timestamp(values.type) and values.type.tz is not None:
+        values = values.cast(pa.timestamp(values.type.unit, "UTC")).cast(pa.timestamp(values.type.unit))
+    result = values.cast(wanted)
+    # Two losses that Arrow does not mind.
+    if pa.types.is_float32(wanted) and pa.types.is_float64(values.type) and _infinities(result) != _infinities(values):
+        raise pa.ArrowInvalid("a value is too large for float32")
+    if (
+        pa.types.is_date32(wanted)
+        and pa.types.is_timestamp(values.type)
+        and not result.cast(values.type).equals(values)
+    ):
+        raise pa.ArrowInvalid("a value has a time of day")
+    return result
+
+
+def _infinities(values: pa.Array) -> int:
+    return pc.sum(pc.is_inf(values)).as_py() or 0
 
 
 def _is_missing(values: pa.Array) -> npt.NDArray[np.bool_] | None:

@@ -40,10 +40,7 @@ def is_damage(error: Exception) -> bool:
     Arrow raises `OSError` for both: those of an operating system carry an errno, those of remote stores say so.
     """
     if isinstance(error, OSError):
-        return (
-            error.errno is None
-            and re.search(r"AWS Error|HTTP|Connection|curl|timed? ?out", str(error), re.IGNORECASE) is None
-        )
+        return error.errno is None and REMOTE.search(str(error)) is None
     return isinstance(error, pa.ArrowException)
 
 

@@ -7,16 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from scoring.stack.ports import Ports
+from tests.spark.cluster import DEADLINE_S, ENTRYPOINT, Cluster, running_cluster, until
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -24,7 +22,6 @@ ROLES = {
     *("airflow-api-server", "airflow-dag-processor", "airflow-init", "airflow-scheduler", "airflow-triggerer"),
     *("mail", "mlflow", "object-store", "postgres", "spark-master", "spark-worker", "spark-worker-gpu"),
 }
-DEADLINE_S = 90
 
 needs_compose = pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not installed")
 
@@ -141,52 +138,16 @@ def test_the_dockerfile_pins_its_images_and_ends_without_root() -> None:
 
 
 @pytest.fixture
-def spark_cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """A Spark master and a worker with two pretended GPUs, started as Compose starts them."""
-    ports = Ports.free()
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nprintf '0\\n1\\n'\n")
-    (tmp_path / "nvidia-smi").chmod(0o755)
-    environment = {
-        **os.environ,
-        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "SPARK_CONF_DIR": str(tmp_path / "conf"),
-        "SPARK_SECRET": "known to all parts",
-        "SPARK_MASTER_HOST": "127.0.0.1",
-        "SPARK_MASTER_PORT": str(ports.airflow),
-        "SPARK_MASTER_WEBUI_PORT": str(ports.mlflow),
-        "SPARK_WORKER_DIR": str(tmp_path / "work"),
-        "SPARK_WORKER_WEBUI_PORT": str(ports.smtp),
-        "SPARK_WORKER_OPTS": "-Dspark.worker.resource.gpu.amount=2 "
-        f"-Dspark.worker.resource.gpu.discoveryScript={ROOT / 'scoring' / 'stack' / 'container' / 'list_gpus.sh'}",
-    }
-    address = f"spark://127.0.0.1:{ports.airflow}"
-    with ExitStack() as started:
-        for name, arguments in {"master.Master": (), "worker.Worker": (address,)}.items():
-            command = [
-                ROOT / "scoring" / "stack" / "container" / "entrypoint.sh",
-                "spark-class",
-                f"org.apache.spark.deploy.{name}",
-                *arguments,
-            ]
-            log = started.enter_context((tmp_path / f"{name}.log").open("w"))
-            process = started.enter_context(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-            started.callback(process.terminate)
-        until(lambda: "Registering worker" in (tmp_path / "master.Master.log").read_text())
-        yield address, environment
-
-
-def until(condition: Any) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+def spark_cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with running_cluster(tmp_path) as cluster:
+        yield cluster
 
 
 @pytest.mark.spark
 def test_the_cluster_gives_tasks_their_gpus_and_serves_only_who_knows_the_secret(
-    spark_cluster: tuple[str, dict[str, str]], tmp_path: Path
+    spark_cluster: Cluster, tmp_path: Path
 ) -> None:
-    address, environment = spark_cluster
+    address, environment = spark_cluster.address, spark_cluster.environment
     job = tmp_path / "job.py"
     job.write_text(
         "import sys\n"
@@ -198,7 +159,7 @@ def test_the_cluster_gives_tasks_their_gpus_and_serves_only_who_knows_the_secret
         "gpus = session.sparkContext.range(1).map(lambda _: TaskContext.get().resources()['gpu'].addresses).collect()\n"
         "print(gpus)\n"
     )
-    command = [str(ROOT / "scoring" / "stack" / "container" / "entrypoint.sh"), sys.executable, str(job), address]
+    command = [str(ENTRYPOINT), sys.executable, str(job), address]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
     assert done.stdout in {"[['0']]\n", "[['1']]\n"}, done.stderr
     assert (tmp_path / "conf" / "spark-defaults.conf").stat().st_mode & 0o077 == 0

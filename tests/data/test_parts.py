@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoring.data.parts import ColumnProfile, Part, describe_part, read_parts, writing_part
+from scoring.errors import StorageError
+from scoring.testing import example_rows
+
+PATH = "day=2013-01-01/run-00000.parquet"
+
+
+def write(root: Path, *tables: pa.Table, path: str = PATH) -> Part:
+    with writing_part(str(root), path, tables[0].schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+    return describe_part(str(root), path)
+
+
+def files(root: Path) -> list[str]:
+    return sorted(str(file.relative_to(root)) for file in root.rglob("*") if file.is_file())
+
+
+def test_a_part_is_what_was_written(tmp_path: Path) -> None:
+    first, second = example_rows(10), example_rows(5, first_id=10)
+    part = write(tmp_path, first, second)
+    assert (part.path, part.rows, part.size_bytes) == (PATH, 15, (tmp_path / PATH).stat().st_size)
+    assert pq.read_table(tmp_path / PATH, partitioning=None).equals(pa.concat_tables([first, second]))
+
+
+def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), writing_part(str(tmp_path), PATH, example_rows(0).schema) as writer:
+        writer.write_table(example_rows(1000))
+        raise ZeroDivisionError
+    assert files(tmp_path) == []
+
+
+def test_nothing_is_seen_before_the_part_is_complete(tmp_path: Path) -> None:
+    with writing_part(str(tmp_path), PATH, example_rows(0).schema) as writer:
+        writer.write_table(example_rows(1000))
+        assert not (tmp_path / PATH).exists()
+        assert all(Path(name).name.startswith(".") for name in files(tmp_path))
+    assert files(tmp_path) == [PATH]
+
+
+def test_a_failing_second_attempt_leaves_the_first_part_whole(tmp_path: Path) -> None:
+    write(tmp_path, example_rows(7))
+    with pytest.raises(KeyboardInterrupt), writing_part(str(tmp_path), PATH, example_rows(0).schema) as writer:
+        writer.write_table(example_rows(1))
+        raise KeyboardInterrupt
+    assert files(tmp_path) == [PATH]
+    assert describe_part(str(tmp_path), PATH).rows == 7
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+    write(tmp_path, example_rows(500))
+    first = (tmp_path / PATH).read_bytes()
+    write(tmp_path, example_rows(500))
+    assert (tmp_path / PATH).read_bytes() == first
+
+
+def test_parts_are_read_in_order_with_the_asked_columns(tmp_path: Path) -> None:
+    paths = [f"day=2013-01-01/run-{number:05d}.parquet" for number in (2, 0, 1)]
+    for number, path in enumerate(paths):
+        write(tmp_path, example_rows(3, first_id=10 * number), path=path)
+    assert read_parts(str(tmp_path), paths, ["id"]).to_pydict() == {"id": [0, 1, 2, 10, 11, 12, 20, 21, 22]}
+
+
+def test_a_part_that_is_gone_is_the_stores_fault(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"reading or writing .* failed: got .*No such file"):
+        describe_part(str(tmp_path), PATH)
+
+
+def test_a_folder_that_cannot_be_made_is_the_stores_fault(tmp_path: Path) -> None:
+    (tmp_path / "day=2013-01-01").write_text("a file in the way", "utf-8")
+    with pytest.raises(StorageError), writing_part(str(tmp_path), PATH, example_rows(0).schema):
+        pass
+
+
+# ------------------------------------------------------------------------------------------------------ statistics
+
+
+@given(
+    integers=st.lists(st.none() | st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20),
+    cut=st.integers(0, 20),
+)
+def test_nulls_and_bounds_of_integers_are_those_of_the_rows(
+    integers: list[int | None], cut: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    table = pa.table({"n": pa.array(integers, pa.int64())})
+    part = write(tmp_path_factory.mktemp("parts"), table.slice(0, cut), table.slice(cut))
+    profile = part.profile["n"]
+    assert profile.nulls == table.column("n").null_count
+    bounds = pc.min_max(table.column("n")).as_py()
+    assert (profile.minimum, profile.maximum) in ((bounds["min"], bounds["max"]), (None, None))
+    groups = [piece for piece in (table.slice(0, cut), table.slice(cut)) if piece.num_rows]
+    if all(group.column("n").null_count < group.num_rows for group in groups):
+        assert profile.minimum is not None
+
+
+def test_floats_have_no_bounds_because_one_may_be_nan(tmp_path: Path) -> None:
+    part = write(tmp_path, pa.table({"x": [1.0, np.nan, None], "t": ["a", None, "b"], "flag": [True, False, None]}))
+    assert part.profile == {"x": ColumnProfile(1), "t": ColumnProfile(1), "flag": ColumnProfile(1)}
+
+
+def test_statistics_are_in_deltas_form(tmp_path: Path) -> None:
+    part = write(tmp_path, pa.table({"n": [3, None, 1], "x": [0.5, np.nan, 2.0]}))
+    assert json.loads(part.delta_stats) == {
+        "numRecords": 3,
+        "minValues": {"n": 1},
+        "maxValues": {"n": 3},
+        "nullCount": {"n": 1, "x": 0},
+    }
+
+
+def test_a_part_survives_json(tmp_path: Path) -> None:
+    part = write(tmp_path, example_rows(5))
+    assert Part.from_json(json.loads(json.dumps(part.to_json()))) == part
+
+
+def test_a_part_without_rows_is_a_part(tmp_path: Path) -> None:
+    part = write(tmp_path, example_rows(0))
+    assert part.rows == 0
+    assert json.loads(part.delta_stats)["numRecords"] == 0
