@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from scoring.accounting import account, check_quarantine
 from scoring.checks.page import render
-from scoring.checks.report import QualityReport, worst
+from scoring.checks.report import QualityReport, Verdict, worst
 from scoring.checks.suite import Suite, load_suite
 from scoring.data.contract import Contract
 from scoring.data.parts import Part, read_parts
@@ -27,9 +27,6 @@ from scoring.plan import Plan, make_plan, output_table, quarantine_table
 from scoring.registry import Registry
 from scoring.runs import RunRecord, RunState, RunStore, recorded
 from scoring.scorer import SplitResult, read_sample
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 PLAN_ARTIFACT: Final = "plan.json"
 PARTS_ARTIFACT: Final = "parts.json"
@@ -65,7 +62,7 @@ def score(deployment: Deployment, value: str, *, dag_run_id: str | None = None, 
         store.put_json(run_id, PLAN_ARTIFACT, plan.to_json())
         store.set_tags(run_id, {"model_versions": json.dumps(plan.model_versions)})
         session = open_session(f"scoring {deployment.name} {value}", deployment.resources)
-        plan = _spread(plan, session)
+        plan = plan.with_parallelism(session.sparkContext.defaultParallelism)
         start = time.perf_counter()
         results = score_on_spark(session, plan, run_id=run_id, files=files)
         seconds = time.perf_counter() - start
@@ -133,12 +130,12 @@ def publish(deployment: Deployment, value: str, *, dag_run_id: str | None = None
     """
     store = RunStore()
     run = staged_run(store, deployment, value, dag_run_id)
-    if run.state is RunState.STAGED:
+    if run.tags.get("checks") not in (Verdict.PASSED, Verdict.WARNING):
         raise ConfigurationError(
-            f"run {run.run_id!r} of partition {value!r} was not checked",
-            "state 'checked'",
-            repr(str(run.state)),
-            "Check it first.",
+            f"run {run.run_id!r} of partition {value!r} may not be published",
+            "checks that passed",
+            f"checks {run.tags.get('checks', 'not run')!r}",
+            "Check it first, or correct the data and score it again.",
         )
     table = output_table(deployment)
     with recorded(store, run.run_id):
@@ -154,7 +151,8 @@ def publish(deployment: Deployment, value: str, *, dag_run_id: str | None = None
                 generation=plan["generation"],
                 facts={"run_id": run.run_id, "graph_digest": plan["graph_digest"], "rows": staged["rows"]},
             )
-        store.set_tags(run.run_id, {"published_version": str(table.version())})
+        # An attempt at this or an earlier task may have failed before.
+        store.set_tags(run.run_id, {"published_version": str(table.version()), "error": ""})
         store.set_state(run.run_id, RunState.PUBLISHED)
     return store.get(run.run_id)
 
@@ -174,17 +172,6 @@ def staged_run(store: RunStore, deployment: Deployment, value: str, dag_run_id: 
             "Score it first.",
         )
     return runs[0]
-
-
-def _spread(plan: Plan, session: SparkSession) -> Plan:
-    """Return the plan with splits enough for all cores, now that their number is known."""
-    from dataclasses import replace
-
-    from scoring.data.splits import plan_splits
-
-    cores = session.sparkContext.defaultParallelism // plan.deployment.resources.cpus_per_task
-    splits = plan_splits(plan.partition, split_rows=plan.deployment.resources.split_rows, at_least=cores)
-    return replace(plan, splits=splits)
 
 
 def _stage(store: RunStore, run_id: str, plan: Plan, results: Sequence[SplitResult], *, seconds: float) -> None:

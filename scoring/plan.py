@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pyarrow as pa
@@ -42,6 +42,12 @@ class Plan:
     sample_rate: float
     generation: int
     """Of the output partition when the plan was made; see `Table.publish`."""
+
+    def with_parallelism(self, cores: int) -> Plan:
+        """Return the plan with splits enough for all tasks that can run at once on so many cores."""
+        resources = self.deployment.resources
+        tasks = cores // resources.cpus_per_task
+        return replace(self, splits=plan_splits(self.partition, split_rows=resources.split_rows, at_least=tasks))
 
     @property
     def schema(self) -> pa.Schema:
@@ -92,16 +98,13 @@ def quarantine_table(deployment: Deployment) -> Table:
     return Table(deployment.output.quarantine_path, deployment.input.partition)
 
 
-def make_plan(
-    deployment: Deployment, value: str, *, registry: Registry, parallelism: int = 1
-) -> tuple[Plan, Mapping[str, Files]]:
+def make_plan(deployment: Deployment, value: str, *, registry: Registry) -> tuple[Plan, Mapping[str, Files]]:
     """Plan the scoring of one partition. Runs on the driver; reads footers and model files, no rows.
 
     Args:
         deployment: what to score and how.
         value: the partition.
         registry: resolves every model alias, once.
-        parallelism: how many tasks can run at once.
 
     Returns:
         The plan, and the model files by digest.
@@ -121,7 +124,7 @@ def make_plan(
         graph=graph,
         features=features,
         outputs=outputs,
-        splits=plan_splits(partition, split_rows=deployment.resources.split_rows, at_least=parallelism),
+        splits=plan_splits(partition, split_rows=deployment.resources.split_rows),
         sample_rate=rate_for(partition.rows, deployment.drift.sample_rows) if deployment.drift else 0.0,
         generation=output_table(deployment).generation(value),
     )

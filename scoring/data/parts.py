@@ -19,15 +19,6 @@ COMPRESSION: Final = "zstd"
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnProfile:
-    """What is known of one column of a part."""
-
-    nulls: int
-    minimum: Any = None
-    maximum: Any = None
-
-
-@dataclass(frozen=True, slots=True)
 class Part:
     """One complete part file."""
 
@@ -35,20 +26,17 @@ class Part:
     """Relative to the table's root."""
     rows: int
     size_bytes: int
-    profile: Mapping[str, ColumnProfile]
+    nulls: Mapping[str, int]
+    """Number of nulls by column."""
 
     @property
     def delta_stats(self) -> str:
-        """Statistics in Delta's JSON form, with which readers skip files."""
-        bounds = {name: p for name, p in self.profile.items() if p.minimum is not None}
-        return json.dumps(
-            {
-                "numRecords": self.rows,
-                "minValues": {name: p.minimum for name, p in bounds.items()},
-                "maxValues": {name: p.maximum for name, p in bounds.items()},
-                "nullCount": {name: p.nulls for name, p in self.profile.items()},
-            }
-        )
+        """Statistics in Delta's JSON form, with which readers skip files.
+
+        There are no bounds: floats can have none, because of NaN, and delta-rs hands a column without bounds beside
+        columns with bounds to Arrow as `column >= null`, which silently hides all rows from a reader's filter.
+        """
+        return json.dumps({"numRecords": self.rows, "nullCount": dict(self.nulls)})
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -57,8 +45,7 @@ class Part:
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> Part:
         """Return the part that `to_json` described."""
-        profile = {name: ColumnProfile(**facts) for name, facts in document["profile"].items()}
-        return Part(document["path"], document["rows"], document["size_bytes"], profile)
+        return Part(document["path"], document["rows"], document["size_bytes"], document["nulls"])
 
 
 @contextmanager
@@ -109,7 +96,7 @@ def describe_part(root: str, path: str) -> Part:
         size = filesystem.get_file_info(f"{base}/{path}").size
         with filesystem.open_input_file(f"{base}/{path}") as handle:
             metadata = pq.read_metadata(handle)
-    return Part(path, metadata.num_rows, size, _profile(metadata))
+    return Part(path, metadata.num_rows, size, _nulls(metadata))
 
 
 def read_parts(root: str, paths: list[str], columns: list[str] | None = None) -> pa.Table:
@@ -125,22 +112,13 @@ def read_parts(root: str, paths: list[str], columns: list[str] | None = None) ->
         )
 
 
-def _profile(metadata: pq.FileMetaData) -> dict[str, ColumnProfile]:
-    """Merge the statistics of all row groups; a column that lacks them in one has none."""
-    profile: dict[str, ColumnProfile] = {}
-    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+def _nulls(metadata: pq.FileMetaData) -> dict[str, int]:
+    """Add up the nulls of all row groups, without columns that are nested or whose statistics do not say."""
+    nulls: dict[str, int] = {}
+    groups = [group for index in range(metadata.num_row_groups) if (group := metadata.row_group(index)).num_rows]
     for position in range(metadata.num_columns):
-        chunks = [group.column(position) for group in groups]
-        found = [chunk.statistics for chunk in chunks]
-        if not found or any(statistics is None or not statistics.has_null_count for statistics in found):
-            continue
-        nulls = sum(statistics.null_count for statistics in found)
-        bounds = [(statistics.min, statistics.max) for statistics in found if statistics.has_min_max]
-        # Parquet leaves NaN out of its bounds, Delta does not allow that: no bounds for floats that may hold one.
-        has_bounds = len(bounds) == len(found) and all(type(bound) is int for pair in bounds for bound in pair)
-        name = chunks[0].path_in_schema
-        if has_bounds:
-            profile[name] = ColumnProfile(nulls, min(low for low, _ in bounds), max(high for _, high in bounds))
-        else:
-            profile[name] = ColumnProfile(nulls)
-    return profile
+        name = metadata.schema.column(position).path
+        found = [group.column(position).statistics for group in groups]
+        if "." not in name and all(statistics is not None and statistics.has_null_count for statistics in found):
+            nulls[name] = sum(statistics.null_count for statistics in found)
+    return nulls

@@ -16,10 +16,12 @@ from deltalake.transaction import AddAction
 
 from scoring.data.parts import Part
 from scoring.data.storage import storage_errors
-from scoring.errors import ContractError, StorageError, SupersededError, listed
+from scoring.errors import ContractError, StorageError, SupersededError, cause, listed
 
 METADATA_KEY: Final = "scoring"
 """Key of our facts in a commit's metadata."""
+COMMIT_ATTEMPTS: Final = 10
+"""How often a commit is tried that others' commits of other partitions get ahead of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,31 +76,44 @@ class Table:
             StorageError: the store failed; nothing was changed.
         """
         with storage_errors(self.path):
-            table = self._open() or self._create(schema)
-            self._fit_columns(table, schema)
-            if (table.transaction_version(self._app_id(value)) or 0) != generation:
-                raise self._superseded(value)
-            try:
-                table.create_write_transaction(
-                    [self._action(value, part) for part in parts],
-                    mode="overwrite",
-                    schema=self._full(schema),
-                    partition_by=[self.partition],
-                    partition_filters=[(self.partition, "=", value)],
-                    commit_properties=CommitProperties(
-                        custom_metadata={METADATA_KEY: json.dumps({"partition": value, **facts})},
-                        app_transactions=[Transaction(self._app_id(value), generation + 1)],
-                    ),
-                )
-            except CommitFailedError as error:
-                if self.generation(value) != generation:
-                    raise self._superseded(value) from error
-                raise StorageError(
-                    f"publishing partition {value!r} to {self.path} failed", got=str(error), hint="Run again."
-                ) from error
-            except DeltaError as error:
-                raise StorageError(f"publishing partition {value!r} to {self.path} failed", got=str(error)) from error
-        return int(table.version())
+            attempt = 0
+            while True:
+                attempt += 1
+                try:
+                    return self._commit(value, parts, schema, generation, facts)
+                except CommitFailedError as error:
+                    # Somebody committed at the same moment: look again, from their version on.
+                    if attempt == COMMIT_ATTEMPTS:
+                        raise StorageError(
+                            f"publishing partition {value!r} to {self.path} failed {attempt} times",
+                            got=cause(error),
+                            hint="Run again.",
+                        ) from error
+                except DeltaError as error:
+                    raise StorageError(
+                        f"publishing partition {value!r} to {self.path} failed", got=cause(error)
+                    ) from error
+
+    def _commit(
+        self, value: str, parts: Sequence[Part], schema: pa.Schema, generation: int, facts: Mapping[str, Any]
+    ) -> int:
+        table = self._open() or self._create(schema)
+        self._fit_columns(table, schema)
+        if (table.transaction_version(self._app_id(value)) or 0) != generation:
+            raise self._superseded(value)
+        commit = {"partition": value, "generation": generation + 1}
+        table.create_write_transaction(
+            [self._action(value, part) for part in parts],
+            mode="overwrite",
+            schema=table.schema(),  # not that of the parts: columns that are no longer written stay readable
+            partition_by=[self.partition],
+            partition_filters=[(self.partition, "=", value)],
+            commit_properties=CommitProperties(
+                custom_metadata={METADATA_KEY: json.dumps({**facts, **commit})},
+                app_transactions=[Transaction(self._app_id(value), generation + 1)],
+            ),
+        )
+        return _version_of(table, commit)
 
     def published(self) -> dict[str, PublishedPartition]:
         """Return the partitions of the current version by value."""
@@ -164,6 +179,15 @@ class Table:
         )
 
 
-def _delta_fields(schema: pa.Schema) -> list[Any]:
+def _version_of(table: DeltaTable, commit: Mapping[str, Any]) -> int:
+    """Return the version of our own commit; others may have committed other partitions since."""
+    table.update_incremental()
+    for entry in table.history():
+        facts = json.loads(entry.get(METADATA_KEY, "{}"))
+        if all(facts.get(name) == fact for name, fact in commit.items()):
+            return int(entry["version"])
+    return int(table.version())
 
+
+def _delta_fields(schema: pa.Schema) -> list[Any]:
     return Schema.from_arrow(schema).fields

@@ -6,9 +6,11 @@ A test gives `start_airflow` what is to be added to the environment of the proce
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,9 @@ def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("airflow-database")
     environment = environment_of(home, dags=home, port=free_port())
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], env=environment, check=True, capture_output=True)
+    with closing(sqlite3.connect(home / "airflow.db")) as connection:
+        # Else who reads waits for who writes, and the API server gives up after a while. The file remembers it.
+        connection.execute("PRAGMA journal_mode = WAL")
     return home / "airflow.db"
 
 

@@ -200,7 +200,7 @@ def environment_of(home: Path, *, dags: Path, port: int) -> dict[str, str]:
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": True,
         "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": True,
         "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
-        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout=60",
         "API__HOST": "127.0.0.1",
         "API__PORT": port,
         "API__BASE_URL": f"http://127.0.0.1:{port}",

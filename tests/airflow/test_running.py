@@ -35,7 +35,8 @@ class Site:
 
     def calls(self, **wanted: str) -> list[dict[str, Any]]:
         """Return how jobs were called, oldest first."""
-        lines = (self.home / "calls.jsonl").read_text("utf-8").splitlines()
+        file = self.home / "calls.jsonl"
+        lines = file.read_text("utf-8").splitlines() if file.exists() else []
         found = [json.loads(line) for line in lines]
         return [call for call in found if wanted.items() <= call.items()]
 

@@ -108,7 +108,7 @@ def test_predictions_are_those_of_the_plain_libraries(demo: Demo, night: str) ->
             net(artifact(MODELS[2], versions), frame),
         ]
     )
-    seen = demo.table.to_pandas(partitions=[("flight_date", "=", night)]).set_index("flight_id").loc[frame["flight_id"]]
+    seen = demo.table.to_pandas(filters=[("flight_date", "=", night)]).set_index("flight_id").loc[frame["flight_id"]]
     np.testing.assert_allclose(seen["score"], expected, rtol=1e-5)
     far = np.abs(expected - 0.35) > 1e-6
     assert seen["is_late"][far].tolist() == (expected >= 0.35)[far].tolist()

@@ -11,7 +11,8 @@ import pytest
 from deltalake import DeltaTable
 
 from scoring import nightly
-from scoring.errors import ConfigurationError, SupersededError
+from scoring.data.table import Table
+from scoring.errors import ConfigurationError, DataError, StorageError, SupersededError
 from scoring.plan import quarantine_table
 from scoring.runs import RunState, RunStore
 from scoring.testing import FEATURES, PARTITION
@@ -105,7 +106,9 @@ def test_parts_are_invisible_until_they_are_published(site: Site) -> None:
     nightly.score(site.deployment, NIGHT)
     assert list(Path(site.deployment.output.path).rglob("*.parquet"))
     assert site.published() == []
-    with pytest.raises(ConfigurationError, match=r"was not checked"):
+    with pytest.raises(
+        ConfigurationError, match=r"expected checks that passed, got checks .not run."
+    ):
         nightly.publish(site.deployment, NIGHT)
 
 
@@ -165,3 +168,31 @@ def test_without_a_gpu_it_fails_where_the_deployment_forbids_the_cpu(site: Site)
     with pytest.raises(ConfigurationError, match=r"asks for a GPU: expected a CUDA device .* got none"):
         nightly.score(deployment, NIGHT)
     assert site.published() == []
+
+
+def test_a_night_that_failed_its_checks_cannot_be_published_afterwards(site: Site) -> None:
+    suite = site.deployment.folder / "expectations" / "output.yaml"
+    suite.write_text(suite.read_text("utf-8").replace("max_value: 1", "max_value: 0.5"), "utf-8")
+    nightly.score(site.deployment, NIGHT)
+    with pytest.raises(DataError, match="failed 1 critical checks"):
+        nightly.check(site.deployment, NIGHT)
+    with pytest.raises(ConfigurationError, match=r"may not be published: .* got checks 'failed'"):
+        nightly.publish(site.deployment, NIGHT)
+    assert site.published() == []
+
+
+def test_a_publication_that_failed_once_can_be_repeated(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    nightly.score(site.deployment, NIGHT)
+    nightly.check(site.deployment, NIGHT)
+    with monkeypatch.context() as broken:
+        broken.setattr(Table, "publish", _store_away)
+        with pytest.raises(StorageError):
+            nightly.publish(site.deployment, NIGHT)
+    run = nightly.publish(site.deployment, NIGHT)
+    assert run.state is RunState.PUBLISHED
+    assert run.tags["error"] == ""
+    assert len(site.published()) == ROWS
+
+
+def _store_away(*_: object, **__: object) -> int:
+    raise StorageError("publishing failed", "an answer of the store", "none")

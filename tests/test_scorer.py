@@ -1,0 +1,396 @@
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from scoring import testing
+from scoring.accounting import account, check_quarantine
+from scoring.data.parts import read_parts
+from scoring.errors import ContractError, DataError, ModelError, PartitionMissingError, ScoringError, TransientError
+from scoring.monitoring.sampling import keep_mask
+from scoring.plan import Plan, make_plan
+from scoring.registry import Registry
+from scoring.scorer import SplitResult, read_sample, score_split
+
+NIGHT = "2013-01-01"
+DRIFT = {"reference": {"first": "2013-01-01", "last": "2013-01-31"}, "sample_rows": 100}
+
+
+@dataclass
+class Night:
+    """One partition, a registered model, and what became of its splits."""
+
+    home: Path
+    native: Any
+
+    def write(self, rows: pa.Table, **layout: int) -> None:
+        testing.write_partition(self.home / "lake", testing.PARTITION, NIGHT, rows, **layout)
+
+    def plan(self, *, files: dict[str, str] | None = None, **sections: Any) -> tuple[Plan, Any]:
+        source = testing.write_deployment(self.home / "deployments" / "tiny", files=files, **sections)
+        return make_plan(source, NIGHT, registry=Registry())
+
+    def score(self, *, run_id: str = "r", **sections: Any) -> tuple[Plan, list[SplitResult]]:
+        plan, files = self.plan(**sections)
+        return plan, [score_split(plan, split, run_id=run_id, files=files, device="cpu") for split in plan.splits]
+
+
+@pytest.fixture
+def night(home: Path) -> Night:
+    rows = testing.example_rows(300, seed=1)
+    frame = rows.select(list(testing.FEATURES)).to_pandas()
+    return Night(home, testing.register_sklearn(testing.MODEL, frame, rows["label"].to_numpy()).native)
+
+
+def outputs(plan: Plan, results: list[SplitResult]) -> pa.Table:
+    for result in results:
+        error = result.error()
+        if error is not None:
+            raise error
+    return read_parts(plan.deployment.output.path, [result.part.path for result in results if result.part])
+
+
+def quarantined(plan: Plan, results: list[SplitResult]) -> list[dict[str, Any]]:
+    paths = [result.quarantined.path for result in results if result.quarantined]
+    return read_parts(plan.deployment.output.quarantine_path, paths).to_pylist() if paths else []
+
+
+# ------------------------------------------------------------------------------------------------------ values
+
+
+@pytest.mark.parametrize("batch_rows", [1_000_000, 100, 33, 7])
+@pytest.mark.parametrize("split_rows", [1_000_000, 150])
+def test_rows_are_scored_as_the_library_alone_scores_them(night: Night, batch_rows: int, split_rows: int) -> None:
+    rows = testing.example_rows(500, seed=2)
+    night.write(rows, files=2, row_group_rows=60)
+    plan, results = night.score(resources={"batch_rows": batch_rows, "split_rows": split_rows})
+    account(plan, results)
+    found = outputs(plan, results)
+    assert found.schema == plan.schema
+    assert found.column_names == ["id", "score", "run_id"]
+    assert found.column("id").equals(rows.column("id"))
+    assert set(found.column("run_id").to_pylist()) == {"r"}
+    expected = night.native.predict_proba(rows.select(["x", "y"]).to_pandas())[:, 1]
+    np.testing.assert_allclose(found.column("score").to_numpy(), expected, rtol=0, atol=1e-12)
+    assert len(results) == len(plan.splits)
+    assert (len(results) > 1) == (split_rows < 500)
+
+
+def test_a_model_is_loaded_once_per_process_not_once_per_split(night: Night) -> None:
+    night.write(testing.example_rows(300, seed=3), row_group_rows=50)
+    _, results = night.score(resources={"split_rows": 50})
+    assert len(results) == 6
+    assert sum(result.model_loads for result in results) <= 1
+
+
+def test_rules_see_the_partition_and_kept_columns_are_those_of_the_input(night: Night) -> None:
+    rows = testing.example_rows(20, seed=4)
+    night.write(rows)
+    rule = {"rule": {"sql": "select * replace ('x' as city), day || '!' as shout, score > 0.5 as is_high from batch"}}
+    plan, results = night.score(
+        score={"pipeline": [{"model": "models:/example@champion"}, rule]}, output={"keep": ["city", "x"]}
+    )
+    found = outputs(plan, results)
+    assert found.column_names == ["id", "city", "x", "score", "shout", "is_high", "run_id"]
+    assert found.column("city").equals(rows.column("city")), (
+        "what a rule makes of an input column stays inside the graph"
+    )
+    assert set(found.column("shout").to_pylist()) == {f"{NIGHT}!"}
+
+
+def test_a_second_attempt_writes_the_same_bytes(night: Night) -> None:
+    night.write(testing.example_rows(200, seed=5))
+    plan, first = night.score()
+    (file,) = Path(plan.deployment.output.path).rglob("*.parquet")
+    content = file.read_bytes()
+    _, second = night.score()
+    assert file.read_bytes() == content
+    assert first[0].part == second[0].part
+
+
+# ------------------------------------------------------------------------------------------------------ quarantine
+
+
+def test_rows_that_break_the_contract_are_kept_whole_with_their_place(night: Night) -> None:
+    rows = testing.example_rows(300, seed=6)
+    bad = {5: None, 64: None, 155: None, 299: None}
+    x = rows.column("x").to_pylist()
+    for row, value in bad.items():
+        x[row] = value
+    rows = rows.set_column(1, "x", pa.array(x, pa.float64()))
+    night.write(rows, files=2, row_group_rows=40)
+    contract = {"id": "int64", "x": "double", "y": "double", "city": "string", "label": "int64"}
+    plan, results = night.score(
+        input={"columns": contract, "max_quarantined_share": 0.5}, resources={"batch_rows": 33, "split_rows": 80}
+    )
+    account(plan, results)
+    check_quarantine(plan, results)
+    assert outputs(plan, results).column("id").to_pylist() == [row for row in range(300) if row not in bad]
+    found = quarantined(plan, results)
+    assert [(Path(row["file"]).name, row["row_in_file"]) for row in found] == [
+        (f"part-{row // 150:03d}.parquet", row % 150) for row in bad
+    ]
+    assert {row["reason"] for row in found} == {"x: null in a required column"}
+    assert [json.loads(row["row"])["id"] for row in found] == list(bad)
+    assert all(json.loads(row["row"])["city"] for row in found)
+
+
+def test_a_split_whose_rows_are_all_quarantined_is_an_empty_part(night: Night) -> None:
+    rows = testing.example_rows(20, seed=7)
+    night.write(rows.set_column(0, "id", pa.nulls(20, pa.int64())))
+    plan, results = night.score(input={"max_quarantined_share": 1})
+    account(plan, results)
+    assert (results[0].rows_out, results[0].rows_quarantined) == (0, 20)
+    assert outputs(plan, results).schema == plan.schema
+
+
+def test_too_many_quarantined_rows_stop_the_run(night: Night) -> None:
+    rows = testing.example_rows(100, seed=8)
+    night.write(rows.set_column(0, "id", pa.array([None, None, *range(98)], pa.int64())))
+    plan, results = night.score()
+    sentence = (
+        r"too many rows of partition '2013-01-01' break .*: expected at most 1\.00%, got 2 of 100 rows \(2\.00%\)"
+    )
+    with pytest.raises(DataError, match=sentence):
+        check_quarantine(plan, results)
+
+
+# ------------------------------------------------------------------------------------------------------ sample
+
+
+def test_the_sample_does_not_depend_on_the_layout(night: Night) -> None:
+    rows = testing.example_rows(2000, seed=9)
+    samples = []
+    for layout, resources in (
+        ({"files": 1}, {"split_rows": 10_000, "batch_rows": 10_000}),
+        ({"files": 3, "row_group_rows": 70}, {"split_rows": 140, "batch_rows": 31}),
+    ):
+        for file in (night.home / "lake").rglob("*.parquet"):
+            file.unlink()
+        night.write(rows, **layout)
+        plan, results = night.score(resources=resources, drift=DRIFT)
+        sample = read_sample(results)
+        assert sample is not None
+        samples.append(sample.combine_chunks())
+    assert samples[0].equals(samples[1])
+    assert 50 < samples[0].num_rows < 150
+    assert samples[0].column_names == ["id", "x", "y", "city", "label", "day", "score"]
+    expected = rows.filter(pa.array(keep_mask(rows, keys=["id"], rate=100 / 2000)))
+    assert samples[0].select(["id", "x"]).equals(expected.select(["id", "x"]).combine_chunks())
+
+
+def test_without_drift_nothing_is_sampled(night: Night) -> None:
+    night.write(testing.example_rows(50))
+    _, results = night.score()
+    assert read_sample(results) is None
+
+
+# ------------------------------------------------------------------------------------------------------ failures
+
+
+def test_an_output_that_changes_its_type_between_batches_is_named(night: Night) -> None:
+    night.write(testing.example_rows(20))
+    rules = """
+import pyarrow as pa
+
+def odd(batch):
+    first = batch.num_rows == 0 or batch['id'][0].as_py() == 0
+    values = [1] * batch.num_rows if first else ['late'] * batch.num_rows
+    return batch.append_column('odd', pa.array(values, pa.int64() if first else pa.string()))
+"""
+    _, results = night.score(
+        files={"rules.py": rules}, score={"rule": {"python": "rules:odd"}}, resources={"batch_rows": 10}
+    )
+    error = results[0].error()
+    assert isinstance(error, ContractError)
+    assert str(error) == "output 'odd' changed its type between batches: expected int64, got string."
+
+
+def test_an_output_that_widens_between_batches_is_brought_back(night: Night) -> None:
+    night.write(testing.example_rows(20))
+    rules = "def odd(batch):\n    import pyarrow as pa\n    kind = pa.int32() if batch.num_rows else pa.int64()\n"
+    rules += "    return batch.append_column('odd', pa.array(range(batch.num_rows), kind))\n"
+    plan, results = night.score(files={"rules.py": rules}, score={"rule": {"python": "rules:odd"}})
+    assert outputs(plan, results).column("odd").to_pylist() == list(range(20))
+    assert plan.schema.field("odd").type == pa.int64()
+
+
+def test_a_failure_travels_whole_and_leaves_no_part(night: Night) -> None:
+    rows = testing.example_rows(40)
+    night.write(rows.set_column(1, "x", pa.array([float("nan")] * 40)))
+    plan, results = night.score()
+    (result,) = [pickle.loads(pickle.dumps(result)) for result in results]
+    error = result.error()
+    assert isinstance(error, ModelError)
+    assert "model 'example' version 1 raised while predicting 40 rows: got ValueError" in str(error)
+    assert result.part is None
+    assert list(Path(plan.deployment.output.path).rglob("*.parquet")) == []
+    with pytest.raises(ModelError, match="raised while predicting"):
+        account(plan, [result])
+
+
+def test_a_page_that_is_damaged_is_named(night: Night) -> None:
+    night.write(testing.example_rows(5000))
+    plan, files = night.plan()
+    (file,) = (night.home / "lake").rglob("*.parquet")
+    content = bytearray(file.read_bytes())
+    content[20:4000] = b"\xff" * 3980
+    file.write_bytes(content)
+    error = score_split(plan, plan.splits[0], run_id="r", files=files, device="cpu").error()
+    assert isinstance(error, DataError)
+    assert "part-000.parquet cannot be read: expected whole Parquet pages" in str(error)
+
+
+def test_changed_model_files_stop_the_split(night: Night) -> None:
+    night.write(testing.example_rows(10))
+    plan, files = night.plan()
+    uri, model = next(iter(plan.graph.models.items()))
+    other = replace(model, digest="0" * 64)
+    plan = replace(plan, graph=replace(plan.graph, models={uri: other}))
+    result = score_split(plan, plan.splits[0], run_id="r", files={other.digest: files[model.digest]}, device="cpu")
+    error = result.error()
+    assert isinstance(error, ModelError)
+    assert "the files of model 'example' version 1 were changed: expected sha256 000" in str(error)
+
+
+# ------------------------------------------------------------------------------------------------------ accounting
+
+
+@pytest.fixture
+def scored(night: Night) -> tuple[Plan, list[SplitResult]]:
+    night.write(testing.example_rows(90), row_group_rows=30)
+    return night.score(resources={"split_rows": 30})
+
+
+Change = Callable[[list[SplitResult]], list[SplitResult]]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda r: r[:-1],
+            r"splits of partition '2013-01-01' do not add up: expected 3 results.*got 2 results; .*double: 2\.$",
+        ),
+        (
+            lambda r: [*r, r[0]],
+            r"do not add up: expected 3 results, one per split, got 4 results; missing or double: 0\.$",
+        ),
+        (lambda r: [r[0], r[0], r[2]], r"do not add up: .*missing or double: 0, 1\.$"),
+        (
+            lambda r: [SplitResult(0, 31, r[0].part), *r[1:]],
+            r"split 0 .*expected 31 rows in, got 30 rows out and 0 quarant",
+        ),
+        (lambda r: [SplitResult(0, 30), *r[1:]], r"split 0 .*expected 30 rows in, got 0 rows out and 0 quarantined"),
+    ],
+)
+def test_results_that_do_not_add_up_are_refused_and_may_be_tried_again(
+    scored: tuple[Plan, list[SplitResult]], change: Change, sentence: str
+) -> None:
+    plan, results = scored
+    account(plan, results)
+    with pytest.raises(TransientError, match=sentence):
+        account(plan, change(results))
+
+
+def test_a_terminal_failure_is_named_before_one_that_a_retry_can_mend(scored: tuple[Plan, list[SplitResult]]) -> None:
+    plan, results = scored
+    failed = [
+        SplitResult.failed(plan.splits[0], TransientError("later")),
+        SplitResult.failed(plan.splits[1], ContractError("never")),
+        results[2],
+    ]
+    with pytest.raises(ContractError, match="never"):
+        account(plan, failed)
+    with pytest.raises(TransientError, match="later"):
+        account(plan, [failed[0], *results[1:]])
+
+
+@pytest.mark.parametrize("columns", [["id"], ["id", "city"]])
+def test_keys_that_are_not_unique_over_all_splits_are_named(night: Night, columns: list[str]) -> None:
+    rows = testing.example_rows(60).set_column(3, "city", pa.array(["Oslo"] * 60))
+    night.write(pa.concat_tables([rows, rows.slice(7, 2)]), row_group_rows=20)
+    plan, results = night.score(input={"keys": columns}, resources={"split_rows": 20})
+    shown = "7, 8" if columns == ["id"] else r"\(7, 'Oslo'\), \(8, 'Oslo'\)"
+    sentence = (
+        rf"keys are not unique: expected one row for each value of {', '.join(columns)}, got several rows for {shown}\."
+    )
+    with pytest.raises(DataError, match=sentence):
+        account(plan, results)
+
+
+# ------------------------------------------------------------------------------------------------------ plan
+
+
+def test_a_plan_says_all_that_will_be_done(night: Night) -> None:
+    night.write(testing.example_rows(100), files=2, row_group_rows=10)
+    plan, files = night.plan(resources={"split_rows": 25}, drift=DRIFT)
+    document = json.loads(json.dumps(plan.to_json()))
+    assert document["format_version"] == 1
+    assert (document["rows"], document["splits"], len(document["files"])) == (100, 5, 2)
+    assert document["models"][0]["sha256"] in files
+    assert document["columns"] == {"id": "int64", "score": "double", "run_id": "string"}
+    assert plan.model_versions == {"example": 1}
+    assert (plan.generation, plan.sample_rate) == (0, 1.0)
+    assert pickle.loads(pickle.dumps(plan)).to_json() == plan.to_json()
+
+
+def test_the_input_digest_follows_the_files(night: Night) -> None:
+    night.write(testing.example_rows(100))
+    digests = {night.plan()[0].input_digest, night.plan()[0].input_digest}
+    night.write(testing.example_rows(101))
+    assert len(digests | {night.plan()[0].input_digest}) == 2
+
+
+def test_the_number_of_splits_follows_the_cores(night: Night) -> None:
+    night.write(testing.example_rows(100), row_group_rows=5)
+    plan, _ = night.plan()
+    more, _ = make_plan(plan.deployment, NIGHT, registry=Registry(), parallelism=4)
+    assert (len(plan.splits), len(more.splits)) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("sections", "error", "sentence"),
+    [
+        ({"output": {"keep": ["town"]}}, ContractError, r"'output\.keep' of 'tiny' names unknown columns: .*got town"),
+        (
+            {"score": {"rule": {"sql": "select *, 1 as run_id from batch"}}},
+            ContractError,
+            r"names that are taken: .*got run_id",
+        ),
+        ({"score": {"rule": {"sql": "select * from batch"}}}, ContractError, r"the graph adds no column"),
+        ({"score": {"model": "models:/example@champion", "output": "id"}}, ContractError, r"taken|adds no column"),
+        ({"input": {"columns": {"id": "int64", "z": "double"}}}, ContractError, r"lacks columns of the input contract"),
+        ({"input": {"partition": "hour"}}, PartitionMissingError, r"partition '2013-01-01' is missing"),
+    ],
+)
+def test_what_does_not_fit_is_found_before_any_row(
+    night: Night, sections: dict[str, Any], error: type[ScoringError], sentence: str
+) -> None:
+    night.write(testing.example_rows(10))
+    with pytest.raises(error, match=sentence):
+        night.plan(**sections)
+
+
+def test_text_where_the_model_wants_a_number_is_found_before_any_row(night: Night) -> None:
+    rows = testing.example_rows(10)
+    night.write(rows.set_column(1, "x", pc.cast(rows.column("x"), pa.string())))
+    with pytest.raises(ContractError, match=r"column 'x' of file .* has another type: expected double, got string"):
+        night.plan()
+
+
+def test_pandas_frames_become_partitions_too(night: Night) -> None:
+    frame = pd.DataFrame({"id": [1, 2], "x": [0.1, 0.2], "y": [0.3, 0.4], "day": [NIGHT, NIGHT]})
+    testing.write_partition(night.home / "lake", "day", NIGHT, frame)
+    plan, results = night.score()
+    assert outputs(plan, results).column("id").to_pylist() == [1, 2]
