@@ -14,12 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scoring.batch import Batch
 from scoring.data.contract import contract_of
 from scoring.data.partition import Partition, existing_values, list_partition
 from scoring.data.storage import open_storage, storage_errors
 from scoring.deployment import Deployment, ModelStep
 from scoring.errors import PartitionMissingError
-from scoring.graph.batch import Batch
 from scoring.graph.compile import GraphSource, compile_graph
 from scoring.models.base import Files, FrozenModel, Predictor
 from scoring.models.cache import PREDICTORS

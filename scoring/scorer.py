@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scoring import errors
+from scoring.batch import Batch
 from scoring.data.partition import folder_of
 from scoring.data.parts import Part, describe_part, writing_part
 from scoring.data.quarantine import SCHEMA as QUARANTINE_SCHEMA
@@ -19,7 +20,6 @@ from scoring.data.splits import Piece, Split
 from scoring.data.storage import is_damage, open_storage, storage_errors
 from scoring.deployment import ModelStep
 from scoring.errors import ContractError, ScoringError, cause
-from scoring.graph.batch import Batch
 from scoring.graph.compile import compile_graph
 from scoring.models.base import Files, FrozenModel, Predictor
 from scoring.models.cache import PREDICTORS

@@ -22,8 +22,8 @@ import yaml
 from pydantic import TypeAdapter
 
 from scoring import deployment
+from scoring.batch import Batch
 from scoring.deployment import AnyStep, Deployment
-from scoring.graph.batch import Batch
 from scoring.graph.compile import GraphSource, compile_graph
 from scoring.graph.step import Step
 from scoring.models.base import FrozenModel, Predictor, SignatureColumn

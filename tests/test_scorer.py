@@ -178,11 +178,13 @@ def test_the_sample_does_not_depend_on_the_layout(night: Night) -> None:
         for file in (night.home / "lake").rglob("*.parquet"):
             file.unlink()
         night.write(rows, **layout)
-        plan, results = night.score(resources=resources, drift=DRIFT)
+        _, results = night.score(resources=resources, drift=DRIFT)
         sample = read_sample(results)
         assert sample is not None
         samples.append(sample.combine_chunks())
-    assert samples[0].equals(samples[1])
+    one, other = (sample.drop_columns(["score"]) for sample in samples)
+    assert one.equals(other)
+    np.testing.assert_allclose(samples[0]["score"], samples[1]["score"], rtol=0, atol=1e-12)
     assert 50 < samples[0].num_rows < 150
     assert samples[0].column_names == ["id", "x", "y", "city", "label", "day", "score"]
     expected = rows.filter(pa.array(keep_mask(rows, keys=["id"], rate=100 / 2000)))
@@ -350,13 +352,6 @@ def test_the_input_digest_follows_the_files(night: Night) -> None:
     digests = {night.plan()[0].input_digest, night.plan()[0].input_digest}
     night.write(testing.example_rows(101))
     assert len(digests | {night.plan()[0].input_digest}) == 2
-
-
-def test_the_number_of_splits_follows_the_cores(night: Night) -> None:
-    night.write(testing.example_rows(100), row_group_rows=5)
-    plan, _ = night.plan()
-    more, _ = make_plan(plan.deployment, NIGHT, registry=Registry(), parallelism=4)
-    assert (len(plan.splits), len(more.splits)) == (1, 4)
 
 
 @pytest.mark.parametrize(

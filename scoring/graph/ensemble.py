@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from scoring.batch import Batch
 from scoring.deployment import Combine
 from scoring.errors import ContractError
-from scoring.graph.batch import Batch
 from scoring.graph.step import Step
 
 Scores = npt.NDArray[np.float64]

@@ -9,8 +9,8 @@ from difflib import get_close_matches
 import numpy as np
 import pyarrow as pa
 
+from scoring.batch import Batch
 from scoring.errors import ContractError, ModelError, ScoringError, cause, listed
-from scoring.graph.batch import Batch
 from scoring.models.base import FrozenModel, Predictor
 
 

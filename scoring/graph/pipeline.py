@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from scoring.graph.batch import Batch
+from scoring.batch import Batch
 from scoring.graph.step import Step
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from scoring.batch import Batch
 from scoring.errors import ContractError, ScoringError, cause, listed
-from scoring.graph.batch import Batch
 
 if TYPE_CHECKING:
     import duckdb

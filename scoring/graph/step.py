@@ -6,7 +6,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from scoring.graph.batch import Batch
+from scoring.batch import Batch
 
 
 class Step(Protocol):

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from scoring.batch import Batch
 from scoring.errors import ModelError
-from scoring.graph.batch import Batch
 
 _ARROW_TYPES: Final[dict[str, pa.DataType]] = {
     "boolean": pa.bool_(),

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import skops.io
 from threadpoolctl import threadpool_limits
 
+from scoring.batch import Batch
 from scoring.errors import ModelError, listed
-from scoring.graph.batch import Batch
 from scoring.models.base import Files, FrozenModel, positive_class
 
 TRUSTED_TYPES: Final = frozenset(

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from scoring.batch import Batch
 from scoring.errors import ModelError
-from scoring.graph.batch import Batch
 from scoring.models.base import Files, FrozenModel
 from scoring.models.torch_audit import audited
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import xgboost
 
+from scoring.batch import Batch
 from scoring.errors import ModelError, listed
-from scoring.graph.batch import Batch
 from scoring.models.base import Files, FrozenModel
 
 

@@ -184,7 +184,7 @@ def test_text_that_parses_and_text_that_does_not_are_all_rows(values: list[str |
         if text is None:
             assert number is None
         else:
-            assert repr(float(text)) == repr(number)
+            assert repr(float(text.strip())) == repr(number)
 
 
 # ------------------------------------------------------------------------------------------------------ whole columns

@@ -106,9 +106,7 @@ def test_parts_are_invisible_until_they_are_published(site: Site) -> None:
     nightly.score(site.deployment, NIGHT)
     assert list(Path(site.deployment.output.path).rglob("*.parquet"))
     assert site.published() == []
-    with pytest.raises(
-        ConfigurationError, match=r"expected checks that passed, got checks .not run."
-    ):
+    with pytest.raises(ConfigurationError, match=r"expected checks that passed, got checks .not run."):
         nightly.publish(site.deployment, NIGHT)
 
 

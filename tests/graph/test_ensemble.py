@@ -11,9 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.tree import DecisionTreeClassifier
 
+from scoring.batch import Batch
 from scoring.deployment import Combine
 from scoring.errors import ContractError
-from scoring.graph.batch import Batch
 from scoring.graph.ensemble import combine
 from scoring.testing import FunctionPredictor, Graph, example_rows, frozen_model, make_graph
 

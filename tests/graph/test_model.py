@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scoring.batch import Batch
 from scoring.errors import ContractError, DataError, ModelError
-from scoring.graph.batch import Batch
 from scoring.testing import FunctionPredictor, Graph, example_rows, frozen_model, make_graph
 
 COLUMNS = {"x": "double", "y": "double"}

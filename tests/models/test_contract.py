@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from scoring.batch import Batch
 from scoring.errors import ContractError, ModelError
-from scoring.graph.batch import Batch
 from scoring.graph.model import Model
 from scoring.models import flavors
 from scoring.models.base import Predictor
@@ -110,7 +110,7 @@ def test_models_load_from_bytes_in_a_process_without_mlflow(case: Case, tmp_path
     (tmp_path / "given").write_bytes(pickle.dumps((case.frozen, dict(case.files), rows)))
     program = """
 import pickle, sys
-from scoring.graph.batch import Batch
+from scoring.batch import Batch
 from scoring.models.cache import PREDICTORS
 model, files, rows = pickle.load(open(sys.argv[1], "rb"))
 values = PREDICTORS.get(model, files, method="auto", device="cpu", threads=1).predict(Batch(rows))

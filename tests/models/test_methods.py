@@ -22,8 +22,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from scoring import testing
+from scoring.batch import Batch
 from scoring.errors import ModelError
-from scoring.graph.batch import Batch
 from scoring.registry import Registry
 from scoring.scorer import PREDICTORS
 

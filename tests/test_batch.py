@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scoring.batch import FLOAT32_EXACT, Batch
 from scoring.errors import ContractError
-from scoring.graph.batch import FLOAT32_EXACT, Batch
 
 
 def batch(**columns: object) -> Batch:
