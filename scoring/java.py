@@ -18,6 +18,10 @@ ADVICE: Final = (
     "Install openjdk-17-jre-headless (Debian, Ubuntu), java-17-openjdk-headless (Fedora) or openjdk@17 (Homebrew), "
     "or set JAVA_HOME."
 )
+LOGGING_OPTION: Final = (
+    f"-Dlog4j2.configurationFile={Path(__file__).with_name('spark').joinpath('log4j2.properties').as_uri()}"
+)
+"""Option of the driver's Java: Spark logs some hundred INFO lines for a small job, and a job's log is for the job."""
 FOLDERS: Final = ("/usr/lib/jvm", "/Library/Java/JavaVirtualMachines")
 
 

@@ -216,6 +216,11 @@ def test_equal_text_gives_equal_deployments(folder: Path) -> None:
         ("name: small", 'name: small\nschedule: "0 3 *"', r":2: 'schedule' .*five fields, got '0 3 \*'\.$"),
         (
             "name: small",
+            'name: small\nschedule: "0 24 * * *"',
+            r":2: 'schedule' .*expected 0 to 23, .*the hour, got '24'",
+        ),
+        (
+            "name: small",
             "name: small\nretrain: {train: train}",
             r":2: 'retrain\.train' .*'module:function'.*got 'train'",
         ),
@@ -263,6 +268,10 @@ def test_a_mistake_is_named_with_file_and_line(folder: Path, old: str, new: str,
         ('{model: "models:/m/1", batch_size: 0}', r"'score\.batch_size' is not valid: expected greater than 0, got 0"),
         ('{model: "models:/m/1", device: cuda}', r"'score\.device' is not valid: expected 'cpu' or 'gpu', got 'cuda'"),
         ('{model: "models:/m/1", method: transform}', r"'auto', 'predict' or 'predict_proba', got 'transform'"),
+        (
+            '{pipeline: [{model: "models:/m@champion"}, {model: "models:/m/1", output: o}]}',
+            r"registered model 'm' is used twice, as 'models:/m@champion' and as 'models:/m/1'",
+        ),
         ("{rule: {}}", r"'score\.rule' is not valid\. expected either 'python' or 'sql'\.$"),
         ('{rule: {sql: s, python: "a:b"}}', r"'score\.rule' is not valid\. expected either 'python' or 'sql'\.$"),
         ("{rule: {python: add}}", r"'score\.rule\.python' .*expected 'module:function' of a file .*got 'add'"),

@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from scoring import settings
 from scoring.errors import EXIT_CONFIGURATION, EXIT_DATA, ConfigurationError
+from scoring.java import LOGGING_OPTION
 from scoring_airflow.command import Command, arguments, kill_tree, result_in, sentence_in
 from scoring_airflow.links import LINKS
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 PARTITION_OPTION: Final = "--partition"
 SMTP_CONNECTION: Final = "smtp_default"
-LOG4J_FILE: Final = Path(__file__).with_name("log4j2.properties")
 BACKFILL: Final = "backfill"
 ERROR_KEY: Final = "error"
 """XCom of a failed task: the sentence of its job."""
@@ -82,8 +82,7 @@ class ScoreOperator(SparkSubmitOperator):
         # Found here, not while parsing: the Dag must look the same on every machine.
         self.application = str(job(self.script))
         self.application_args = job_arguments(self.deployment, self.options)
-        # Spark logs some hundred INFO lines for a small job; a task log is for the job's own.
-        self.conf = {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG4J_FILE.as_uri()}"}
+        self.conf = {"spark.driver.extraJavaOptions": LOGGING_OPTION}
         self._hook = self._get_hook()
         try:
             super().execute(context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -39,9 +39,18 @@ def _function(reference: str) -> str:
     return reference
 
 
+_CRON_BOUNDS: Final = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
+
+
 def _cron(expression: str) -> str:
-    if len(expression.split()) != 5:
+    fields = expression.split()
+    if len(fields) != len(_CRON_BOUNDS):
         raise ValueError(f"expected a cron expression of five fields, got {expression!r}")
+    for text, (name, low, high) in zip(fields, _CRON_BOUNDS, strict=True):
+        for part in text.split(","):
+            found = re.fullmatch(r"(\*|(\d+)(-(\d+))?)(/[1-9]\d*)?", part)
+            if found is None or any(number and not low <= int(number) <= high for number in found.group(2, 4)):
+                raise ValueError(f"expected {low} to {high}, a range, a list, '*' or steps as the {name}, got {text!r}")
     return expression
 
 

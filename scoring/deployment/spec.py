@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
@@ -205,6 +206,18 @@ class Deployment(Spec):
     def _consistent(self) -> Deployment:
         if self.retrain is not None and (self.drift is None or self.drift.labels is None):
             raise ValueError("'retrain' needs 'drift: labels', to compare challenger and champion on labelled nights")
+        return self
+
+    @model_validator(mode="after")
+    def _one_version_per_model(self) -> Deployment:
+        # A run records one version per registered model, and a challenger replaces it wherever it is used.
+        uris: dict[str, str] = {}
+        for step in self.model_steps:
+            name = re.split("[@/]", step.model.removeprefix("models:/"))[0]
+            if uris.setdefault(name, step.model) != step.model:
+                raise ValueError(
+                    f"registered model {name!r} is used twice, as {uris[name]!r} and as {step.model!r}. Use one of them"
+                )
         return self
 
     @property

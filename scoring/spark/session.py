@@ -25,6 +25,7 @@ def open_session(name: str, resources: Resources) -> SparkSession:
     if not settings.is_spark_submit():
         builder = builder.master(settings.spark_master()).config("spark.ui.enabled", "false")
         builder = builder.config("spark.ui.showConsoleProgress", "false")
+        builder = builder.config("spark.driver.extraJavaOptions", java.LOGGING_OPTION)
         if settings.spark_master().startswith("local"):
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     builder = builder.config("spark.task.cpus", resources.cpus_per_task)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support import expected_conditions
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -73,9 +72,7 @@ def pick(browser: webdriver.Chrome, number: int, day: str) -> None:
     click(browser, field)
     date = (By.XPATH, "//input[@placeholder='YYYY/MM/DD']")
     WebDriverWait(browser, PATIENCE_S).until(expected_conditions.visibility_of_element_located(date)).send_keys(day)
-    shown = day.replace("/", "-")
-    WebDriverWait(browser, PATIENCE_S).until(
-        lambda driver: any(form in driver.find_element(By.XPATH, field).text for form in (day, shown))
-    )
-    browser.find_element(*date).send_keys(Keys.ESCAPE)
+    year = day.split("/")[0]
+    WebDriverWait(browser, PATIENCE_S).until(lambda driver: year in driver.find_element(By.XPATH, field).text)
+    click(browser, "//*[text()='Date Range']")
     WebDriverWait(browser, PATIENCE_S).until(expected_conditions.invisibility_of_element_located(date))
