@@ -12,7 +12,12 @@ def work(arguments: JobArguments) -> dict[str, Any]:
     """Train and return the training run with the metrics of both sides."""
     window, holdout = training.windows(arguments.deployment, arguments.partition)
     run = training.train(arguments.deployment, window, holdout, as_of=arguments.partition)
-    return {"training_run_id": run.run_id, "model_versions": run.model_versions, "metrics": dict(run.metrics)}
+    return {
+        "run_id": run.run_id,
+        "training_run_id": run.run_id,
+        "model_versions": run.model_versions,
+        "metrics": dict(run.metrics),
+    }
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def open_session(name: str, resources: Resources) -> SparkSession:
         if settings.spark_master().startswith("local"):
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     builder = builder.config("spark.task.cpus", resources.cpus_per_task)
-    if resources.gpus_per_task and not settings.spark_master().startswith("local"):
+    if resources.gpus_per_task:
         builder = builder.config("spark.executor.resource.gpu.amount", resources.gpus_per_task)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("WARN")

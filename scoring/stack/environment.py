@@ -19,6 +19,8 @@ PROJECT: Final = Path(scoring.__file__).resolve().parent.parent
 SENDER: Final = "scoring@localhost"
 PARALLEL_TASKS: Final = 4
 DAG_REFRESH_S: Final = 20
+DATABASE_PATIENCE_S: Final = 60
+"""How long one process waits while another writes to SQLite; its default of 5 is too short on a busy laptop."""
 
 
 def environment(home: Path, ports: Ports) -> dict[str, str]:
@@ -111,7 +113,7 @@ def _airflow(home: Path, ports: Ports) -> dict[str, str]:
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(secrets.passwords_file(folder)),
         "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{secrets.USERNAME}:admin",
         "DAG_PROCESSOR__REFRESH_INTERVAL": str(DAG_REFRESH_S),
-        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder / 'airflow.db'}",
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder / 'airflow.db'}?timeout={DATABASE_PATIENCE_S}",
         "LOGGING__BASE_LOG_FOLDER": str(folder / "logs"),
         "USAGE_DATA_COLLECTION__ENABLED": "False",
     }
