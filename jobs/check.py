@@ -7,14 +7,12 @@ from typing import Any
 from scoring import nightly
 from scoring.checks.report import worst
 from scoring.job import JobArguments, run_job
-from scoring.runs import RunStore
 
 
 def work(arguments: JobArguments) -> dict[str, Any]:
     """Check and return the verdict."""
-    run = nightly.staged_run(RunStore(), arguments.deployment, arguments.partition, arguments.dag_run_id)
-    reports = nightly.check(arguments.deployment, arguments.partition, dag_run_id=arguments.dag_run_id)
-    return {"run_id": run.run_id, "checks": worst(reports)}
+    checked = nightly.check(arguments.deployment, arguments.partition, dag_run_id=arguments.dag_run_id)
+    return {"run_id": checked.run_id, "checks": worst(checked.reports)}
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ class Batch:
         self.table = table
         self._matrices: dict[tuple[str, ...], npt.NDArray[np.float32]] = {}
         self._frames: dict[tuple[tuple[str, pa.DataType], ...], pd.DataFrame] = {}
+        self._whole: Batch | None = None
+        self._first = 0
 
     @property
     def rows(self) -> int:
@@ -42,8 +44,14 @@ class Batch:
         return batch
 
     def slice(self, start: int, rows: int) -> Batch:
-        """Return at most `rows` rows from row `start` on; nothing is copied."""
-        return Batch(self.table.slice(start, rows))
+        """Return at most `rows` rows from row `start` on.
+
+        Its matrices are views of those of this batch, and its frames are cut from this batch's, so that members of an
+        ensemble share them whatever their batch sizes, and dtypes do not depend on the batch size.
+        """
+        batch = Batch(self.table.slice(start, rows))
+        batch._whole, batch._first = self, start
+        return batch
 
     def frame(self, types: tuple[tuple[str, pa.DataType], ...]) -> pd.DataFrame:
         """Return columns as a pandas frame with the dtypes that plain pandas gives: integers with nulls become float64.
@@ -52,8 +60,7 @@ class Batch:
             ContractError: a column does not convert to its type without loss.
         """
         if types not in self._frames:
-            arrays = {name: self._cast(name, wanted) for name, wanted in types}
-            self._frames[types] = pa.table(arrays).to_pandas(date_as_object=False)
+            self._frames[types] = self._build_frame(types)
         return self._frames[types]
 
     def matrix(self, columns: tuple[str, ...]) -> npt.NDArray[np.float32]:
@@ -63,11 +70,24 @@ class Batch:
             ContractError: a column is not numeric, or holds integers that float32 cannot hold.
         """
         if columns not in self._matrices:
-            matrix = np.empty((self.rows, len(columns)), dtype=np.float32)
-            for position, name in enumerate(columns):
-                matrix[:, position] = self._float32(name)
-            self._matrices[columns] = matrix
+            self._matrices[columns] = self._build_matrix(columns)
         return self._matrices[columns]
+
+    def _build_frame(self, types: tuple[tuple[str, pa.DataType], ...]) -> pd.DataFrame:
+        if self._whole is not None:
+            # Models are used to rows that are counted from 0.
+            return self._whole.frame(types).iloc[self._first : self._first + self.rows].reset_index(drop=True)
+        arrays = {name: self._cast(name, wanted) for name, wanted in types}
+        frame: pd.DataFrame = pa.table(arrays).to_pandas(date_as_object=False)
+        return frame
+
+    def _build_matrix(self, columns: tuple[str, ...]) -> npt.NDArray[np.float32]:
+        if self._whole is not None:
+            return self._whole.matrix(columns)[self._first : self._first + self.rows]
+        matrix = np.empty((self.rows, len(columns)), dtype=np.float32)
+        for position, name in enumerate(columns):
+            matrix[:, position] = self._float32(name)
+        return matrix
 
     def _float32(self, name: str) -> npt.NDArray[np.float32]:
         column = self.table.column(name)

@@ -11,9 +11,11 @@ from uuid import uuid4
 
 from scoring import deployment as deployments
 from scoring import settings
-from scoring.checks.suite import load_suite
+from scoring.checks.suite import suites
+from scoring.data.storage import storage_errors
 from scoring.deployment import FILE_NAME
 from scoring.errors import ConfigurationError
+from scoring.graph.compile import check_rules
 from scoring.registry import Registry
 from scoring.runs import RunKind, RunState, RunStore
 
@@ -37,19 +39,20 @@ def install(source: Path) -> Installed:
 
     Raises:
         ConfigurationError: the folder is not a valid deployment, or a model of it is not registered.
+        ContractError: a rule cannot be loaded.
         ModelError: a registered model cannot be used.
-        RegistryUnavailableError: MLflow does not answer.
+        RegistryUnavailableError, StorageError: MLflow or the file system does not answer.
     """
     if not (source / FILE_NAME).is_file():
         raise ConfigurationError(f"{source} is not a deployment", f"a file {FILE_NAME} in it", "none")
     found = deployments.load(source.resolve())
-    for name, path in (("input", found.checks.input), ("output", found.checks.output)):
-        if path is not None:
-            load_suite(found.folder / path, name=name)
+    suites(found)
+    check_rules(found)
     models, _ = Registry().freeze(found)
     target = settings.deployments_folder() / found.name
     if target.resolve() != source.resolve():
-        _replace(source, target)
+        with storage_errors(str(target)):
+            _replace(source, target)
     digest = _digest(target)
     versions = {model.name: model.version for model in models.values()}
     store = RunStore()
@@ -63,10 +66,16 @@ def _replace(source: Path, target: Path) -> None:
     fresh = target.parent / f".{target.name}.{uuid4().hex}"
     old = target.parent / f".{target.name}.{uuid4().hex}.old"
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, fresh, ignore=_LEFT_OUT)
-    if target.exists():
-        target.rename(old)
-    fresh.rename(target)
+    try:
+        shutil.copytree(source, fresh, ignore=_LEFT_OUT)
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

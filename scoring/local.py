@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +17,16 @@ import pyarrow.parquet as pq
 from scoring.batch import Batch
 from scoring.data.contract import contract_of
 from scoring.data.partition import Partition, existing_values, list_partition
-from scoring.data.storage import open_storage, storage_errors
-from scoring.deployment import Deployment, ModelStep
-from scoring.errors import PartitionMissingError
+from scoring.data.storage import is_damage, open_storage, storage_errors
+from scoring.deployment import Deployment, Labels, ModelStep
+from scoring.errors import ConfigurationError, ContractError, DataError, PartitionMissingError, cause, listed
 from scoring.graph.compile import GraphSource, compile_graph
 from scoring.models.base import Files, FrozenModel, Predictor
 from scoring.models.cache import PREDICTORS
 from scoring.monitoring.sampling import keep_mask, rate_for
+
+ORDER: Final = "__row"
+"""Column that remembers the order of rows while they are joined."""
 
 
 def read_rows(
@@ -96,34 +99,58 @@ class _Recorder:
 
 
 def with_labels(table: pa.Table, deployment: Deployment, values: Iterable[str]) -> pa.Table:
-    """Return the rows of `table` that have a label, with the label as an additional column.
+    """Return the rows of `table` that have a label, in order, with the label as an additional column.
 
     Args:
-        table: rows with the deployment's keys.
+        table: rows with the deployment's keys and the partition column.
         deployment: says where labels are; it must have some.
         values: partitions whose labels are read; those that do not exist are left out.
 
     Raises:
+        ContractError: labels lack a column, or their keys are of another type.
+        DataError: a key has several labels.
         StorageError: labels cannot be read.
     """
     if deployment.drift is None or deployment.drift.labels is None:
-        raise ValueError(f"deployment {deployment.name!r} has no labels")
-    labels, keys = deployment.drift.labels, list(deployment.input.keys)
-    column = deployment.input.partition
-    existing = set(existing_values(labels.path, column))
-    filesystem, root = open_storage(labels.path)
-    found = []
-    with storage_errors(labels.path):
-        for value in sorted(set(values) & existing):
-            read = pq.read_table(
-                f"{root}/{column}={value}", filesystem=filesystem, columns=[*keys, labels.column], partitioning=None
-            )
-            found.append(read.cast(pa.schema([*(table.schema.field(key) for key in keys), read.field(labels.column)])))
+        raise ConfigurationError(f"deployment {deployment.name!r} has no 'drift: labels'")
+    labels, partition = deployment.drift.labels, deployment.input.partition
+    # Keys are unique within a partition, not beyond it.
+    by = [*deployment.input.keys, partition]
+    existing = set(existing_values(labels.path, partition))
+    found = [_labels(deployment, labels, value, table.schema) for value in sorted(set(values) & existing)]
     if not found:
-        empty = pa.schema([*(table.schema.field(key) for key in keys), pa.field(labels.column, pa.float64())])
-        found.append(empty.empty_table())
-    # A label column among the features would be a leak; the join would rename it silently.
+        return table.slice(0, 0).append_column(labels.column, pa.array([], pa.float64()))
+    truth = pa.concat_tables(found)
+    if truth.group_by(by).aggregate([]).num_rows != truth.num_rows:
+        raise DataError(
+            f"labels in {labels.path} repeat keys",
+            f"one label per {listed(deployment.input.keys)} and night",
+            "several",
+        )
+    # A label among the features would be a leak, and the join would rename it.
     features = table.drop_columns([labels.column]) if labels.column in table.column_names else table
-    order = features.append_column("__row", pa.array(np.arange(features.num_rows)))
-    joined = order.join(pa.concat_tables(found), keys=keys, join_type="inner").sort_by("__row")
-    return joined.drop_columns(["__row"]).filter(joined.column(labels.column).is_valid())
+    numbered = features.append_column(ORDER, pa.array(np.arange(features.num_rows)))
+    joined = numbered.join(truth, keys=by, join_type="inner").sort_by(ORDER)
+    return joined.drop_columns([ORDER]).filter(joined.column(labels.column).is_valid())
+
+
+def _labels(deployment: Deployment, labels: Labels, value: str, schema: pa.Schema) -> pa.Table:
+    """Return keys, partition and label of one partition, with the key types of `schema`."""
+    partition, columns = deployment.input.partition, [*deployment.input.keys, labels.column]
+    filesystem, root = open_storage(labels.path)
+    location = f"{root}/{partition}={value}"
+    with storage_errors(location):
+        try:
+            read = pq.read_table(location, filesystem=filesystem, columns=columns, partitioning=None)
+            missing = [column for column in columns if column not in read.column_names]
+            if missing:
+                raise ContractError(f"labels in {location} lack columns", listed(columns), f"no {listed(missing)}")
+            types = [schema.field(key) for key in deployment.input.keys]
+            read = read.cast(pa.schema([*types, read.schema.field(labels.column)]))
+        except (pa.ArrowException, OSError) as error:
+            if not is_damage(error):
+                raise
+            raise ContractError(
+                f"labels in {location} cannot be used", f"Parquet with {listed(columns)}", cause(error)
+            ) from error
+    return read.append_column(partition, pa.repeat(value, read.num_rows).cast(schema.field(partition).type))

@@ -7,26 +7,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scoring.accounting import account, check_quarantine
 from scoring.checks.page import render
 from scoring.checks.report import QualityReport, Verdict, worst
-from scoring.checks.suite import Suite, load_suite
-from scoring.data.contract import Contract
-from scoring.data.parts import Part, read_parts
-from scoring.data.storage import open_storage, storage_errors
+from scoring.checks.suite import suites
+from scoring.data.parts import Part, discard_parts
+from scoring.data.quarantine import SCHEMA as QUARANTINE_SCHEMA
 from scoring.deployment import Deployment
-from scoring.errors import ConfigurationError, DataError
-from scoring.plan import Plan, make_plan, output_table, quarantine_table
+from scoring.errors import ConfigurationError, DataError, SupersededError
+from scoring.formats import check_format
+from scoring.plan import FORMAT_VERSION as PLAN_FORMAT_VERSION
+from scoring.plan import Plan, make_plan, output_table, partition_folder, quarantine_table
 from scoring.registry import Registry
 from scoring.runs import RunRecord, RunState, RunStore, recorded
 from scoring.scorer import SplitResult, read_sample
+from scoring.staged import StagedRows
 
 PLAN_ARTIFACT: Final = "plan.json"
 PARTS_ARTIFACT: Final = "parts.json"
@@ -34,6 +36,18 @@ SAMPLE_ARTIFACT: Final = "sample.parquet"
 QUALITY_ARTIFACT: Final = "quality/report.json"
 QUALITY_PAGE: Final = "quality/report.html"
 PARTS_FORMAT_VERSION: Final = 1
+
+
+_FORMATS: Final = {PLAN_ARTIFACT: PLAN_FORMAT_VERSION, PARTS_ARTIFACT: PARTS_FORMAT_VERSION}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRun:
+    """A run whose checks stop nothing."""
+
+    run_id: str
+    reports: tuple[QualityReport, ...]
+    """One per suite."""
 
 
 def score(deployment: Deployment, value: str, *, dag_run_id: str | None = None, trigger: str = "manual") -> RunRecord:
@@ -59,41 +73,47 @@ def score(deployment: Deployment, value: str, *, dag_run_id: str | None = None, 
     run_id = store.start(deployment.name, value, tags=tags)
     with recorded(store, run_id):
         plan, files = make_plan(deployment, value, registry=Registry())
-        store.put_json(run_id, PLAN_ARTIFACT, plan.to_json())
         store.set_tags(run_id, {"model_versions": json.dumps(plan.model_versions)})
         session = open_session(f"scoring {deployment.name} {value}", deployment.resources)
         plan = plan.with_parallelism(session.sparkContext.defaultParallelism)
+        store.put_json(run_id, PLAN_ARTIFACT, plan.to_json())
         start = time.perf_counter()
-        results = score_on_spark(session, plan, run_id=run_id, files=files)
-        seconds = time.perf_counter() - start
-        _warn_of_cpu(store, run_id, deployment, results)
-        _stage(store, run_id, plan, results, seconds=seconds)
+        try:
+            results = score_on_spark(session, plan, run_id=run_id, files=files)
+            seconds = time.perf_counter() - start
+            _warn_of_cpu(store, run_id, deployment, results)
+            _stage(store, run_id, plan, results, seconds=seconds)
+        except BaseException:
+            discard_parts(deployment.output.path, plan.folder, run_id)
+            raise
     return store.get(run_id)
 
 
-def check(deployment: Deployment, value: str, *, dag_run_id: str | None = None) -> tuple[QualityReport, ...]:
+def check(
+    deployment: Deployment, value: str, *, dag_run_id: str | None = None, run_id: str | None = None
+) -> CheckedRun:
     """Run the expectation suites on a staged run.
 
-    Returns:
-        One report per suite.
+    Args:
+        deployment: whose suites.
+        value: the partition.
+        dag_run_id: Airflow's; None: of any.
+        run_id: which run; None: the newest.
 
     Raises:
-        DataError: a critical expectation failed; the partition is not published.
+        DataError: a critical expectation failed, so the run cannot be published.
         ConfigurationError: there is no staged run, or a suite is not valid.
     """
     from scoring.checks.gx import run_suite
 
     store = RunStore()
-    run = staged_run(store, deployment, value, dag_run_id)
+    run = scored_run(store, deployment, value, dag_run_id=dag_run_id, run_id=run_id)
     with recorded(store, run.run_id):
-        plan, staged = _read(store, run, PLAN_ARTIFACT), _read(store, run, PARTS_ARTIFACT)
-        reports = []
-        for name, path in (("input", deployment.checks.input), ("output", deployment.checks.output)):
-            if path is not None:
-                suite = load_suite(deployment.folder / path, name=name)
-                rows = _input_rows if name == "input" else _output_rows
-                reports.append(run_suite(suite, rows(deployment, plan, staged, suite)))
-        verdict = worst(reports)
+        rows = StagedRows(deployment, _read(store, run, PLAN_ARTIFACT), _read(store, run, PARTS_ARTIFACT))
+        reports = tuple(
+            run_suite(suite, (rows.input if name == "input" else rows.output)(suite.columns))
+            for name, suite in suites(deployment).items()
+        )
         store.put_json(run.run_id, QUALITY_ARTIFACT, [report.to_json() for report in reports])
         page = render(
             reports,
@@ -104,21 +124,32 @@ def check(deployment: Deployment, value: str, *, dag_run_id: str | None = None) 
             quarantined=int(run.metrics["quarantined"]),
         )
         store.put(run.run_id, QUALITY_PAGE, page)
-        store.set_tags(run.run_id, {"checks": verdict})
+        store.set_tags(run.run_id, {"checks": worst(reports)})
         failed = [result for report in reports for result in report.failures if result.blocks]
         if failed:
             raise DataError(
                 f"partition {value!r} of {deployment.name!r} failed {len(failed)} critical checks",
                 failed[0].expected,
                 failed[0].observed,
-                "Nothing was published; readers keep the version before. See the check result.",
+                "It was published before: correct the data and score it again."
+                if run.state is RunState.PUBLISHED
+                else "Nothing was published; readers keep the version before. See the check result.",
             )
-        store.set_state(run.run_id, RunState.CHECKED)
-    return tuple(reports)
+        if run.state is not RunState.PUBLISHED:
+            store.set_state(run.run_id, RunState.CHECKED)
+    return CheckedRun(run.run_id, reports)
 
 
-def publish(deployment: Deployment, value: str, *, dag_run_id: str | None = None) -> RunRecord:
-    """Replace the partition by the run's parts in one transaction. Doing it again changes nothing.
+def publish(
+    deployment: Deployment, value: str, *, dag_run_id: str | None = None, run_id: str | None = None
+) -> RunRecord:
+    """Replace the partition by a run's parts in one transaction. Doing it again changes nothing.
+
+    Args:
+        deployment: whose table.
+        value: the partition.
+        dag_run_id: Airflow's; None: of any.
+        run_id: which run; None: the newest.
 
     Returns:
         The record of the run, in state `published`.
@@ -129,7 +160,9 @@ def publish(deployment: Deployment, value: str, *, dag_run_id: str | None = None
         ContractError, StorageError: the table does not take the parts.
     """
     store = RunStore()
-    run = staged_run(store, deployment, value, dag_run_id)
+    run = scored_run(store, deployment, value, dag_run_id=dag_run_id, run_id=run_id)
+    if run.state is RunState.PUBLISHED:
+        return run
     if run.tags.get("checks") not in (Verdict.PASSED, Verdict.WARNING):
         raise ConfigurationError(
             f"run {run.run_id!r} of partition {value!r} may not be published",
@@ -137,49 +170,87 @@ def publish(deployment: Deployment, value: str, *, dag_run_id: str | None = None
             f"checks {run.tags.get('checks', 'not run')!r}",
             "Check it first, or correct the data and score it again.",
         )
-    table = output_table(deployment)
     with recorded(store, run.run_id):
         plan, staged = _read(store, run, PLAN_ARTIFACT), _read(store, run, PARTS_ARTIFACT)
-        parts = [Part.from_json(part) for part in staged["parts"]]
-        current = table.published().get(value)
-        # A task may die between the commit and its record: then the table already names our parts.
-        if current is None or set(current.paths) != {part.path for part in parts}:
-            table.publish(
-                value,
-                parts,
-                schema=pa.ipc.read_schema(pa.BufferReader(bytes.fromhex(staged["schema"]))),
-                generation=plan["generation"],
-                facts={"run_id": run.run_id, "graph_digest": plan["graph_digest"], "rows": staged["rows"]},
-            )
+        try:
+            version = _publish_parts(deployment, value, run.run_id, plan, staged)
+        except SupersededError:
+            discard_parts(deployment.output.path, partition_folder(deployment, value), run.run_id)
+            raise
+        quarantined = [Part.from_json(part) for part in staged["quarantined"]]
+        _publish_quarantine(deployment, value, run.run_id, quarantined, is_added=False)
         # An attempt at this or an earlier task may have failed before.
-        store.set_tags(run.run_id, {"published_version": str(table.version()), "error": ""})
+        store.set_tags(run.run_id, {"published_version": str(version), "error": ""})
         store.set_state(run.run_id, RunState.PUBLISHED)
     return store.get(run.run_id)
 
 
-def staged_run(store: RunStore, deployment: Deployment, value: str, dag_run_id: str | None) -> RunRecord:
-    """Return the newest run of a partition (of an Airflow run) that has staged parts.
+def scored_run(
+    store: RunStore,
+    deployment: Deployment,
+    value: str,
+    *,
+    dag_run_id: str | None = None,
+    run_id: str | None = None,
+    state: RunState | None = None,
+) -> RunRecord:
+    """Return a run of a partition that has been scored: the given one, or else the newest (of an Airflow run).
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: there is none, or none in the asked state.
     """
-    runs = store.find(deployment.name, limit=1, partition=value, dag_run_id=dag_run_id)
+    if run_id is not None:
+        runs = [store.get(run_id)]
+    else:
+        runs = store.find(deployment.name, limit=1, partition=value, dag_run_id=dag_run_id, state=state)
     if not runs or runs[0].state is RunState.RUNNING:
         raise ConfigurationError(
-            f"partition {value!r} of {deployment.name!r} has no staged run",
-            "a run that has scored it",
+            f"partition {value!r} of {deployment.name!r} has no {state or 'staged'} run",
+            "a run that has scored it" if state is None else f"state {str(state)!r}",
             f"state {str(runs[0].state)!r}" if runs else "none",
-            "Score it first.",
+            "Score it first." if state is None else f"Run: scoring run {deployment.name} -p {value}.",
         )
     return runs[0]
+
+
+def _publish_parts(
+    deployment: Deployment, value: str, run_id: str, plan: Mapping[str, Any], staged: Mapping[str, Any]
+) -> int:
+    """Publish a run's parts and return the table's version that has them."""
+    table = output_table(deployment)
+    parts = [Part.from_json(part) for part in staged["parts"]]
+    current = table.published().get(value)
+    # A task may die between the commit and its record: then the table already names our parts.
+    if current is not None and set(current.paths) == {part.path for part in parts}:
+        return table.version_of(value, plan["generation"] + 1)
+    return table.publish(
+        value,
+        parts,
+        schema=pa.ipc.read_schema(pa.BufferReader(bytes.fromhex(staged["schema"]))),
+        generation=plan["generation"],
+        facts={"run_id": run_id, "graph_digest": plan["graph_digest"], "rows": staged["rows"]},
+    )
+
+
+def _publish_quarantine(
+    deployment: Deployment, value: str, run_id: str, parts: Sequence[Part], *, is_added: bool
+) -> None:
+    """Publish a run's quarantined rows.
+
+    Those of a published run replace all others of the partition, also by none. Those of a run that failed are added,
+    so that nothing is lost and the rows of the published run stay.
+    """
+    table = quarantine_table(deployment)
+    if parts or (not is_added and value in table.published()):
+        facts = {"run_id": run_id}
+        table.publish(value, parts, schema=QUARANTINE_SCHEMA, generation=None, facts=facts, is_added=is_added)
 
 
 def _stage(store: RunStore, run_id: str, plan: Plan, results: Sequence[SplitResult], *, seconds: float) -> None:
     """Account for all rows, keep the quarantined ones, and record the parts."""
     account(plan, results)
-    quarantined = [result.quarantined for result in results if result.quarantined]
-    _publish_quarantine(plan, run_id, quarantined)
     rows = sum(result.rows_out for result in results)
+    timings = [asdict(result.timings) for result in results]
     store.log_metrics(
         run_id,
         {
@@ -189,13 +260,15 @@ def _stage(store: RunStore, run_id: str, plan: Plan, results: Sequence[SplitResu
             "rows_per_s": rows / seconds,
             "splits": len(results),
             "model_loads": sum(result.model_loads for result in results),
-            "read_s": sum(result.timings.read_s for result in results),
-            "predict_s": sum(result.timings.predict_s for result in results),
-            "write_s": sum(result.timings.write_s for result in results),
-            "load_s": sum(result.timings.load_s for result in results),
+            **{name: sum(timing[name] for timing in timings) for name in timings[0]},
         },
     )
-    check_quarantine(plan, results)
+    quarantined = [result.quarantined for result in results if result.quarantined]
+    try:
+        check_quarantine(plan, results)
+    except DataError:
+        _publish_quarantine(plan.deployment, plan.partition.value, run_id, quarantined, is_added=True)
+        raise
     store.put_json(
         run_id,
         PARTS_ARTIFACT,
@@ -215,16 +288,6 @@ def _stage(store: RunStore, run_id: str, plan: Plan, results: Sequence[SplitResu
     store.set_state(run_id, RunState.STAGED)
 
 
-def _publish_quarantine(plan: Plan, run_id: str, parts: Sequence[Part]) -> None:
-    """Replace the partition's quarantined rows, also by none; the newest run wins, published or not."""
-    from scoring.data.quarantine import SCHEMA
-
-    table, value = quarantine_table(plan.deployment), plan.partition.value
-    if not parts and value not in table.published():
-        return
-    table.publish(value, parts, schema=SCHEMA, generation=table.generation(value), facts={"run_id": run_id})
-
-
 def _warn_of_cpu(store: RunStore, run_id: str, deployment: Deployment, results: Sequence[SplitResult]) -> None:
     devices = sorted({result.device for result in results})
     tags = {"devices": ", ".join(devices)}
@@ -242,39 +305,5 @@ def _read(store: RunStore, run: RunRecord, artifact: str) -> Any:
             run.tags.get("error", "none"),
             "Score the partition again.",
         )
+    check_format(document, _FORMATS[artifact], artifact)
     return document
-
-
-def _input_rows(deployment: Deployment, plan: Any, staged: Any, suite: Suite) -> pa.Table:
-    """Return the input rows that were scored, without the quarantined ones, in the contract's types."""
-    contract = Contract.from_json(plan["contract"])
-    if suite.columns is not None:
-        contract = contract.only(suite.columns)
-    filesystem, _ = open_storage(deployment.input.path)
-    excluded = _quarantined_positions(deployment, staged)
-    tables = []
-    for file in plan["files"]:
-        with storage_errors(file["path"]), filesystem.open_input_file(file["path"]) as handle:
-            raw = pq.read_table(handle, columns=[column.name for column in contract.columns])
-        if file["path"] in excluded:
-            keep = np.ones(raw.num_rows, dtype=bool)
-            keep[excluded[file["path"]]] = False
-            raw = raw.filter(pa.array(keep))
-        tables.append(contract.apply(raw)[0])
-    return pa.concat_tables(tables)
-
-
-def _quarantined_positions(deployment: Deployment, staged: Any) -> dict[str, list[int]]:
-    paths = [part["path"] for part in staged["quarantined"]]
-    if not paths:
-        return {}
-    positions: dict[str, list[int]] = {}
-    for row in read_parts(deployment.output.quarantine_path, paths, ["file", "row_in_file"]).to_pylist():
-        positions.setdefault(row["file"], []).append(row["row_in_file"])
-    return positions
-
-
-def _output_rows(deployment: Deployment, plan: Any, staged: Any, suite: Suite) -> pa.Table:
-    paths = [part["path"] for part in staged["parts"]]
-    columns = None if suite.columns is None else sorted(suite.columns & set(plan["columns"]))
-    return read_parts(deployment.output.path, paths, columns)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any, Final
 
 import pyarrow as pa
@@ -50,6 +51,11 @@ class Plan:
         return replace(self, splits=plan_splits(self.partition, split_rows=resources.split_rows, at_least=tasks))
 
     @property
+    def folder(self) -> str:
+        """Folder of the output partition, relative to the table."""
+        return partition_folder(self.deployment, self.partition.value)
+
+    @property
     def schema(self) -> pa.Schema:
         """Columns of the part files: keys, kept columns, outputs, `run_id`."""
         kept = [self.features.field(name) for name in _kept(self.deployment)]
@@ -81,6 +87,7 @@ class Plan:
             ],
             "graph_digest": self.graph.digest,
             "input_digest": self.input_digest,
+            "features": self.features.names,
             "columns": {field.name: str(field.type) for field in self.schema},
             "contract": self.contract.to_json(),
             "generation": self.generation,
@@ -91,6 +98,11 @@ class Plan:
 def output_table(deployment: Deployment) -> Table:
     """Return the table that a deployment publishes to."""
     return Table(deployment.output.path, deployment.input.partition)
+
+
+def partition_folder(deployment: Deployment, value: str) -> str:
+    """Return the folder of an output partition, relative to the table."""
+    return f"{deployment.input.partition}={value}"
 
 
 def quarantine_table(deployment: Deployment) -> Table:
@@ -142,13 +154,7 @@ def fit(
     contract = contract_of(deployment.input, partition, models.values())
     contract.check_files(partition)
     features = features_of(deployment, contract)
-    missing = [name for name in deployment.output.keep if name not in features.names]
-    if missing:
-        raise ContractError(
-            f"'output.keep' of {deployment.name!r} names unknown columns",
-            f"columns of the input: {listed(features.names)}",
-            listed(missing),
-        )
+    _check_known(deployment, "output.keep", deployment.output.keep, features.names, what="columns of the input")
     graph = graph_source(deployment, models)
     schema = graph_schema(graph, features)
     names = output_columns(graph, features)
@@ -159,7 +165,26 @@ def fit(
             "other names than keys, kept columns, the partition column and run_id",
             listed(taken),
         )
+    drift = deployment.drift
+    if drift is not None:
+        seen = dict.fromkeys((*features.names, *names))
+        _check_known(deployment, "drift.columns", drift.columns or (), seen, what="columns of input and output")
+        if drift.labels is not None:
+            _check_known(deployment, "drift.labels.output", (drift.labels.output,), names, what="outputs of the graph")
     return contract, graph, features, pa.schema([pa.field(name, schema.field(name).type) for name in names])
+
+
+def _check_known(deployment: Deployment, key: str, given: Iterable[str], known: Iterable[str], *, what: str) -> None:
+    valid = list(known)
+    unknown = [name for name in given if name not in valid]
+    if unknown:
+        close = get_close_matches(unknown[0], valid, n=1)
+        raise ContractError(
+            f"{key!r} of {deployment.name!r} names unknown columns",
+            f"{what}: {listed(valid)}",
+            listed(unknown),
+            f"Did you mean {close[0]!r}?" if close else "",
+        )
 
 
 def features_of(deployment: Deployment, contract: Contract) -> pa.Schema:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from scoring.deployment import Deployment
 from scoring.errors import ConfigurationError, listed
+from scoring.formats import check_format
 from scoring.registry import CHAMPION, Registry, names
 from scoring.runs import RunKind, RunRecord, RunState, RunStore, recorded
 
@@ -73,11 +74,15 @@ def redeploy(deployment: Deployment, training_run_id: str | None = None, *, is_f
     if deployment.retrain is None:
         raise ConfigurationError(f"deployment {deployment.name!r} has no 'retrain'", hint="Promote with --version.")
     store, registry = RunStore(), Registry()
-    training = store.get(training_run_id) if training_run_id else _newest_training(store, deployment)
+    training = _training(store, deployment, training_run_id)
     wins, reason = verdict(training.metrics, deployment.retrain.min_gain)
     changes = _changes(registry, training.model_versions)
     if not changes:
         return Promotion({}, "the challengers of this training are the champions already")
+    compared = json.loads(training.tags.get("champion_versions", "{}"))
+    current = registry.champions(deployment)
+    if wins and compared != current:
+        wins, reason = False, "the champions have changed since the challengers were compared with them: train again"
     if not (wins or is_forced):
         return Promotion({}, reason)
     promotion = Promotion(changes, reason if wins else f"forced, although {reason}")
@@ -111,13 +116,8 @@ def rollback(deployment: Deployment) -> Promotion:
         ConfigurationError: there is no promotion to roll back, or it replaced nothing.
     """
     store, registry = RunStore(), Registry()
-    promotions = store.find(deployment.name, kind=RunKind.PROMOTE, state=RunState.DONE)
-    last = next((run for run in promotions if "undone_by" not in run.tags), None)
-    if last is None:
-        raise ConfigurationError(f"deployment {deployment.name!r} has no promotion to roll back")
-    before = {
-        name: entry["from"] for name, entry in store.read_json(last.run_id, PROMOTION_ARTIFACT)["replaced"].items()
-    }
+    last, document = _last_promotion(store, deployment)
+    before = {name: entry["from"] for name, entry in document["replaced"].items()}
     first = sorted(name for name, version in before.items() if version is None)
     if first:
         raise ConfigurationError(
@@ -130,7 +130,7 @@ def rollback(deployment: Deployment) -> Promotion:
     promotion = Promotion(_changes(registry, before), reason)
     tags = {"promotion_run_id": last.run_id}
     done = _record_and_move(store, registry, deployment, promotion, tags=tags, kind=RunKind.ROLLBACK)
-    store.set_tags(last.run_id, {"undone_by": deployment.name})
+    store.set_tags(last.run_id, {"is_undone": "true"})
     return done
 
 
@@ -159,10 +159,31 @@ def _record_and_move(
     return promotion
 
 
-def _newest_training(store: RunStore, deployment: Deployment) -> RunRecord:
-    runs = store.find(deployment.name, kind=RunKind.TRAIN, state=RunState.DONE, limit=1)
-    if not runs:
+def _last_promotion(store: RunStore, deployment: Deployment) -> tuple[RunRecord, Mapping[str, Any]]:
+    """Return the newest promotion that was not rolled back, whether it ended or died half-way, and what it replaced."""
+    for run in store.find(deployment.name, kind=RunKind.PROMOTE):
+        document = None if "is_undone" in run.tags else store.read_json(run.run_id, PROMOTION_ARTIFACT)
+        if document is not None:
+            check_format(document, FORMAT_VERSION, "the promotion")
+            return run, document
+    raise ConfigurationError(f"deployment {deployment.name!r} has no promotion to roll back")
+
+
+def _training(store: RunStore, deployment: Deployment, run_id: str | None) -> RunRecord:
+    """Return the given training, or the newest that is done."""
+    if run_id is None:
+        runs = store.find(deployment.name, kind=RunKind.TRAIN, state=RunState.DONE, limit=1)
+        if not runs:
+            raise ConfigurationError(
+                f"deployment {deployment.name!r} has no finished training",
+                hint=f"Run: scoring train {deployment.name}.",
+            )
+        return runs[0]
+    run = store.get(run_id)
+    if (run.kind, run.deployment, run.state) != (RunKind.TRAIN, deployment.name, RunState.DONE):
         raise ConfigurationError(
-            f"deployment {deployment.name!r} has no finished training", hint=f"Run: scoring train {deployment.name}."
+            f"run {run_id!r} cannot be promoted",
+            f"a finished training of {deployment.name!r}",
+            f"a run of kind {str(run.kind)!r} of {run.deployment!r} in state {str(run.state)!r}",
         )
-    return runs[0]
+    return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -55,10 +56,7 @@ class Registry:
         files: dict[str, Files] = {}
         for step in deployment.model_steps:
             if step.model not in frozen:
-                name, reference = _parts(step.model)
-                if versions and name in versions:
-                    reference = str(versions[name])
-                version = self.version(name, reference)
+                version = self._resolve(step.model, versions)
                 content = self._files(version)
                 model = _frozen(version, content)
                 registered = version.tags.get(DIGEST_TAG)
@@ -72,6 +70,25 @@ class Registry:
                 frozen[step.model] = model
                 files[model.digest] = content
         return frozen, files
+
+    def digests(self, deployment: Deployment, versions: Mapping[str, int] | None = None) -> dict[str, str] | None:
+        """Return the digest with which each model of a deployment was registered, by URI; no file is read.
+
+        Args:
+            deployment: whose models.
+            versions: as for `freeze`.
+
+        Returns:
+            None if a version was registered without its digest.
+
+        Raises:
+            ConfigurationError: unknown model, alias or version.
+            RegistryUnavailableError: MLflow does not answer.
+        """
+        uris = dict.fromkeys(step.model for step in deployment.model_steps)
+        tags = {uri: self._resolve(uri, versions).tags.get(DIGEST_TAG) for uri in uris}
+        found = {uri: digest for uri, digest in tags.items() if digest is not None}
+        return found if len(found) == len(tags) else None
 
     def version(self, name: str, reference: str) -> ModelVersion:
         """Return a version by number or alias (`@champion`).
@@ -132,16 +149,28 @@ class Registry:
         except ConfigurationError:
             return None
 
+    def _resolve(self, uri: str, versions: Mapping[str, int] | None) -> ModelVersion:
+        name, reference = _parts(uri)
+        return self.version(name, str(versions[name]) if versions and name in versions else reference)
+
+    def champions(self, deployment: Deployment) -> dict[str, int]:
+        """Return the champion of each registered model of a deployment that has one."""
+        found = {name: self.aliased(name, CHAMPION) for name in names(deployment)}
+        return {name: version for name, version in found.items() if version is not None}
+
     def _files(self, version: ModelVersion) -> Files:
         import mlflow
 
-        with available():
-            folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}"))
-        return {
-            path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name not in _VOLATILE
-        }
+        # Without a folder of ours, MLflow leaves each download in one of its own, or writes into the store's.
+        with tempfile.TemporaryDirectory(prefix="scoring-model-") as target:
+            with available():
+                uri = f"models:/{version.name}/{version.version}"
+                folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=target))
+            return {
+                path.relative_to(folder).as_posix(): path.read_bytes()
+                for path in sorted(folder.rglob("*"))
+                if path.is_file() and path.name not in _VOLATILE
+            }
 
     def _unknown(self, name: str, reference: str) -> ConfigurationError:
         from mlflow.exceptions import MlflowException

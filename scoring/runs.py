@@ -285,7 +285,7 @@ class RunStore:
 
 @contextlib.contextmanager
 def recorded(store: RunStore, run_id: str) -> Iterator[None]:
-    """Record the failure of a run before it is raised on."""
+    """Record the failure of a run before it is raised on. A published run stays published: readers see its rows."""
     try:
         yield
     except BaseException as error:
@@ -294,7 +294,8 @@ def recorded(store: RunStore, run_id: str) -> Iterator[None]:
         # The failure itself matters more than its record.
         try:
             store.set_tags(run_id, {"error": sentence[:5000], "error_type": type(error).__name__})
-            store.set_state(run_id, state)
+            if store.get(run_id).state is not RunState.PUBLISHED:
+                store.set_state(run_id, state)
         except ScoringError as unrecorded:
             error.add_note(f"This could not be recorded: {unrecorded}")
         raise

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,8 +16,7 @@ from scoring import errors
 from scoring.batch import Batch
 from scoring.data.partition import folder_of
 from scoring.data.parts import Part, describe_part, writing_part
-from scoring.data.quarantine import SCHEMA as QUARANTINE_SCHEMA
-from scoring.data.quarantine import QuarantinedRow, quarantine_table
+from scoring.data.quarantine import Quarantine, keeping_quarantine
 from scoring.data.splits import Piece, Split
 from scoring.data.storage import is_damage, open_storage, storage_errors
 from scoring.deployment import ModelStep
@@ -26,6 +27,9 @@ from scoring.models.cache import PREDICTORS
 from scoring.monitoring.sampling import keep_mask
 from scoring.plan import RUN_COLUMN, Plan
 
+KEPT_OF_FAILED: Final = 10_000
+"""Quarantined rows that each split of a run keeps at least, even when there are so many that the run will fail."""
+
 
 @dataclass(slots=True)
 class Timings:
@@ -33,6 +37,7 @@ class Timings:
 
     read_s: float = 0.0
     predict_s: float = 0.0
+    sample_s: float = 0.0
     write_s: float = 0.0
     load_s: float = 0.0
 
@@ -45,6 +50,9 @@ class SplitResult:
     rows_in: int
     part: Part | None = None
     quarantined: Part | None = None
+    """Rows that broke the contract; not all of them when there are so many that the run fails."""
+    rows_quarantined: int = 0
+    """All rows that broke the contract, kept or not."""
     sample: bytes = b""
     """Sampled rows (features and outputs) as an Arrow IPC stream; empty if none."""
     timings: Timings = field(default_factory=Timings)
@@ -62,11 +70,6 @@ class SplitResult:
     def rows_out(self) -> int:
         """Rows in the part file."""
         return self.part.rows if self.part else 0
-
-    @property
-    def rows_quarantined(self) -> int:
-        """Rows that broke the contract."""
-        return self.quarantined.rows if self.quarantined else 0
 
     def error(self) -> ScoringError | None:
         """Return the error that stopped the split; None if nothing did."""
@@ -106,6 +109,7 @@ def score_split(plan: Plan, split: Split, *, run_id: str, files: Mapping[str, Fi
         rows_in=split.rows,
         part=part,
         quarantined=quarantined,
+        rows_quarantined=work.rows_quarantined,
         sample=_stream(work.samples),
         timings=work.timings,
         model_loads=PREDICTORS.loads - loads,
@@ -123,7 +127,7 @@ class _Work:
     files: Mapping[str, Files]
     device: str
     timings: Timings = field(default_factory=Timings)
-    quarantine: list[QuarantinedRow] = field(default_factory=list)
+    rows_quarantined: int = 0
     samples: list[pa.Table] = field(default_factory=list)
 
     def run(self) -> tuple[Part, Part | None]:
@@ -132,8 +136,11 @@ class _Work:
         folder = folder_of("", deployment.input.partition, value).lstrip("/")
         path = f"{folder}/{self.run_id}-{self.split.index:05d}.parquet"
         graph = compile_graph(self.plan.graph, self._predictor)
-        with writing_part(deployment.output.path, path, self.plan.schema) as writer:
-            for table in self._batches():
+        with (
+            keeping_quarantine(deployment.output.quarantine_path, path, self.run_id, limit=self._kept()) as quarantine,
+            writing_part(deployment.output.path, path, self.plan.schema) as writer,
+        ):
+            for table in self._batches(quarantine):
                 start = time.perf_counter()
                 result = graph.run(Batch(table)).table
                 output = self._output(table, result)
@@ -141,15 +148,21 @@ class _Work:
                 start = time.perf_counter()
                 writer.write_table(output)
                 self.timings.write_s += time.perf_counter() - start
+                start = time.perf_counter()
                 self._sample(table, output)
-        quarantined = None
-        if self.quarantine:
-            with writing_part(deployment.output.quarantine_path, path, QUARANTINE_SCHEMA) as writer:
-                writer.write_table(quarantine_table(self.run_id, self.quarantine))
-            quarantined = describe_part(deployment.output.quarantine_path, path)
+                self.timings.sample_s += time.perf_counter() - start
+        self.rows_quarantined = quarantine.rows
+        quarantined = describe_part(deployment.output.quarantine_path, path) if quarantine.rows else None
         return describe_part(deployment.output.path, path), quarantined
 
-    def _batches(self) -> Iterator[pa.Table]:
+    def _kept(self) -> int:
+        """Return how many quarantined rows are kept: all, as long as the run can succeed."""
+        source = self.plan.deployment.input
+        # One more, since the product may be rounded down while the share is still within its limit.
+        allowed = math.floor(source.max_quarantined_share * self.plan.partition.rows) + 1
+        return max(allowed, KEPT_OF_FAILED)
+
+    def _batches(self, quarantine: Quarantine) -> Iterator[pa.Table]:
         """Yield tables of the plan's features, without the rows that break the contract."""
         contract, column = self.plan.contract, self.plan.partition.column
         for piece in self.split.pieces:
@@ -157,9 +170,7 @@ class _Work:
             for raw in self._read(piece):
                 start = time.perf_counter()
                 table, reasons = contract.apply(raw)
-                for number in sorted(reasons):
-                    values = raw.slice(number, 1).to_pylist()[0]
-                    self.quarantine.append(QuarantinedRow(piece.path, row + number, reasons[number], values))
+                quarantine.add(raw, reasons, file=piece.path, first_row=row)
                 row += raw.num_rows
                 if column not in table.column_names:
                     table = table.append_column(column, pa.repeat(self.plan.partition.value, table.num_rows))

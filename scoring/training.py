@@ -23,7 +23,7 @@ from scoring.models.base import FrozenModel
 from scoring.monitoring.performance import arrived_labels, measure
 from scoring.monitoring.report import Performance
 from scoring.monitoring.window import as_date
-from scoring.registry import CHALLENGER, CHAMPION, Registry, names
+from scoring.registry import CHALLENGER, TRAINING_RUN_TAG, Registry, names
 from scoring.runs import RunKind, RunRecord, RunState, RunStore, recorded
 
 if TYPE_CHECKING:
@@ -106,7 +106,10 @@ def train(deployment: Deployment, window: Period, holdout: Period, *, as_of: str
             name: registry.register(name, uri, training_run_id=run_id, alias=CHALLENGER) for name, uri in uris.items()
         }
         store.set_tags(run_id, {"model_versions": json.dumps(versions)})
-        comparison = _compare(registry, deployment, versions, holdout, as_of=as_of)
+        champions = registry.champions(deployment)
+        _check_holdout(store, registry, champions, holdout)
+        store.set_tags(run_id, {"champion_versions": json.dumps(champions)})
+        comparison = _compare(registry, deployment, champions, versions, holdout=holdout, as_of=as_of)
         store.log_metrics(run_id, _metrics(comparison))
         document = {side: {model: p.to_json() for model, p in found.items()} for side, found in comparison.items()}
         store.put_json(run_id, COMPARISON_ARTIFACT, {"format_version": FORMAT_VERSION, **document})
@@ -194,17 +197,35 @@ def _function(deployment: Deployment, reference: str) -> Iterator[TrainFunction]
 
 
 def _compare(
-    registry: Registry, deployment: Deployment, versions: Mapping[str, int], holdout: Period, *, as_of: str
+    registry: Registry,
+    deployment: Deployment,
+    champions: Mapping[str, int],
+    challengers: Mapping[str, int],
+    *,
+    holdout: Period,
+    as_of: str,
 ) -> dict[str, dict[str, Performance]]:
     """Measure challengers and champions on the same labelled rows: `side -> graph or model -> performance`."""
-    found = {name: registry.aliased(name, CHAMPION) for name in names(deployment)}
-    champions = {name: version for name, version in found.items() if version is not None}
-    sides = {"challenger": {**champions, **versions}}
-    if len(champions) == len(found):
-        sides["champion"] = champions
+    sides = {"challenger": {**champions, **challengers}}
+    if len(champions) == len(names(deployment)):
+        sides["champion"] = dict(champions)
     return {
         side: _evaluate(registry, deployment, holdout, versions=chosen, as_of=as_of) for side, chosen in sides.items()
     }
+
+
+def _check_holdout(store: RunStore, registry: Registry, champions: Mapping[str, int], holdout: Period) -> None:
+    """Refuse hold-out nights that a champion was trained on: it would know the answers."""
+    for name, version in champions.items():
+        run_id = registry.version(name, str(version)).tags.get(TRAINING_RUN_TAG)
+        tags = store.get(run_id).tags if run_id else {}
+        if "last" in tags and holdout.first.isoformat() <= tags["last"] and tags["first"] <= holdout.last.isoformat():
+            raise ConfigurationError(
+                f"the champion of {name!r} (version {version}) learned from hold-out nights",
+                f"nights outside {tags['first']} to {tags['last']}",
+                f"{holdout.first} to {holdout.last}",
+                "Choose later hold-out nights.",
+            )
 
 
 def _evaluate(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from itertools import takewhile
 from typing import Final
 
 import pyarrow as pa
@@ -18,12 +19,12 @@ from scoring.graph.compile import graph_source, output_columns
 from scoring.local import read_rows, run_graph, with_labels
 from scoring.monitoring.drift import Comparison, compare
 from scoring.monitoring.performance import arrived_labels, measure
-from scoring.monitoring.policy import decide
+from scoring.monitoring.policy import MAX_GAP_DAYS, decide
 from scoring.monitoring.report import Decision, DecisionKind, DriftReport, Performance
 from scoring.monitoring.window import as_date, current_partitions, latest_published, past_nights
-from scoring.nightly import SAMPLE_ARTIFACT, staged_run
+from scoring.nightly import PLAN_ARTIFACT, SAMPLE_ARTIFACT, scored_run
 from scoring.registry import TRAINING_RUN_TAG, Registry, names
-from scoring.runs import RunKind, RunRecord, RunState, RunStore
+from scoring.runs import RunKind, RunRecord, RunState, RunStore, recorded
 
 DRIFT_ARTIFACT: Final = "drift/report.json"
 DRIFT_PAGE: Final = "drift/report.html"
@@ -42,8 +43,18 @@ class Watch:
     decision: Decision
 
 
-def watch(deployment: Deployment, value: str, *, dag_run_id: str | None = None) -> Watch | None:
+def watch(
+    deployment: Deployment, value: str, *, dag_run_id: str | None = None, run_id: str | None = None
+) -> Watch | None:
     """Compare the current window that ends with a published partition with the reference, and decide.
+
+    A night is judged by the model versions that scored it, whatever the champions are now.
+
+    Args:
+        deployment: what is watched, and how.
+        value: the partition.
+        dag_run_id: Airflow's; None: of any.
+        run_id: which run; None: the newest that was published.
 
     Returns:
         What was seen; None for a deployment without `drift`.
@@ -56,7 +67,8 @@ def watch(deployment: Deployment, value: str, *, dag_run_id: str | None = None) 
     if deployment.drift is None:
         return None
     store = RunStore()
-    run = staged_run(store, deployment, value, dag_run_id)
+    newest = None if dag_run_id or run_id else RunState.PUBLISHED
+    run = scored_run(store, deployment, value, dag_run_id=dag_run_id, run_id=run_id, state=newest)
     if run.state is not RunState.PUBLISHED:
         raise ConfigurationError(
             f"partition {value!r} of {deployment.name!r} is not published",
@@ -68,14 +80,14 @@ def watch(deployment: Deployment, value: str, *, dag_run_id: str | None = None) 
     watcher = _Watcher(
         deployment=deployment,
         drift=deployment.drift,
-        value=value,
+        run=run,
         store=store,
         registry=registry,
-        published=latest_published(store.find(deployment.name, state=RunState.PUBLISHED)),
-        training=_training_run(store, registry, deployment),
+        published=_published(store, deployment, deployment.drift, value),
+        training=_training_run(store, registry, deployment, run),
     )
     comparison, performance = watcher.comparison(), watcher.performance()
-    decision = watcher.decision(comparison.report, performance, is_backfill=run.tags.get("trigger") == BACKFILL)
+    decision = watcher.decision(comparison.report, performance)
     _record(store, run.run_id, comparison, performance, decision)
     return Watch(run.run_id, comparison.report, performance, decision)
 
@@ -96,46 +108,52 @@ class _Watcher:
 
     deployment: Deployment
     drift: Drift
-    value: str
+    run: RunRecord
     store: RunStore
     registry: Registry
     published: dict[str, RunRecord]
-    """Newest published run by partition."""
+    """Newest published run by partition, as far back as this night looks."""
     training: RunRecord | None
-    """The training that made the champion."""
+    """The training that made the models of the run."""
+
+    @property
+    def value(self) -> str:
+        """The partition."""
+        return self.run.partition
 
     def comparison(self) -> Comparison:
         """Compare the current window with the reference window."""
         wanted = current_partitions(self.value, self.drift.current_days)
         window = [partition for partition in wanted if partition in self.published]
         period = reference_window(self.drift, self.training)
-        reference, outputs = self._reference(period)
-        current = self._samples(window)
+        reference = self._reference(period)
         keys, partition = self.deployment.input.keys, self.deployment.input.partition
         watched = self.drift.columns or [n for n in reference.column_names if n not in (*keys, partition)]
         return compare(
             reference,
-            current,
+            self._samples(window),
             deployment=self.deployment.name,
             partition=self.value,
             current_partitions=window,
-            columns=[name for name in watched if name in current.column_names or name in outputs],
+            columns=watched,
             keys=keys,
             drift=self.drift.model_copy(update={"reference": period}),
         )
 
     def performance(self) -> Performance | None:
-        """Measure the newest published nights whose labels are due, as many as the current window has."""
+        """Measure the newest nights that these model versions scored and whose labels are due."""
         labels = self.drift.labels
         if labels is None:
             return None
         days = self.drift.current_days
         newest = current_partitions(self.value, days + labels.delay_days)[:days]
-        window = [partition for partition in newest if partition in self.published]
+        published = [partition for partition in newest if partition in self.published]
+        window = [partition for partition in published if self._is_ours(self.published[partition])]
         existing = existing_values(labels.path, self.deployment.input.partition)
         arrival = arrived_labels(existing, window, as_of=self.value, delay_days=labels.delay_days)
         if not arrival.arrived:
-            none = f"no night from {newest[0]} to {newest[-1]} was published, so there is nothing to compare"
+            by = "scored by these model versions" if published else "published"
+            none = f"no night from {newest[0]} to {newest[-1]} was {by}, so there is nothing to compare"
             return Performance(0, newest[0], newest[-1], skipped=arrival.reason or none)
         labelled = with_labels(self._samples(arrival.arrived), self.deployment, arrival.arrived)
         return measure(
@@ -147,38 +165,66 @@ class _Watcher:
             min_rows=self.drift.min_rows,
         )
 
-    def decision(self, report: DriftReport, performance: Performance | None, *, is_backfill: bool) -> Decision:
+    def decision(self, report: DriftReport, performance: Performance | None) -> Decision:
         """Decide from tonight and the nights before."""
-        retrained = [
-            as_date(partition)
-            for partition, run in self.published.items()
-            if run.tags.get("decision") == DecisionKind.RETRAIN and partition < self.value
-        ]
         return decide(
             report,
             performance,
             past_nights(self.published.values(), before=self.value),
             drift=self.drift,
             retrain=self.deployment.retrain,
-            last_retraining=max(retrained, default=None),
+            last_retraining=max(map(as_date, self._retrainings()), default=None),
             partition=as_date(self.value),
-            is_backfill=is_backfill,
+            is_backfill=self.run.tags.get("trigger") == BACKFILL,
         )
 
+    def _retrainings(self) -> Iterator[str]:
+        """Yield the partitions, up to this one, whose decision has started a training that did not fail."""
+        trainings = self.store.find(self.deployment.name, kind=RunKind.TRAIN)
+        failed = {training.partition for training in trainings if training.state is RunState.FAILED}
+        for training in trainings:
+            if training.partition and training.state is not RunState.FAILED and training.partition <= self.value:
+                yield training.partition
+        for partition, run in self.published.items():
+            # Airflow was told, and will start it: its record may not be there yet when the next night is judged.
+            is_told = run.tags.get("decision") == DecisionKind.RETRAIN and "dag_run_id" in run.tags
+            if is_told and partition < self.value and partition not in failed:
+                yield partition
+
+    def _is_ours(self, run: RunRecord) -> bool:
+        return run.model_versions == self.run.model_versions
+
     def _samples(self, partitions: Sequence[str]) -> pa.Table:
-        contents = (self.store.read(self.published[p].run_id, SAMPLE_ARTIFACT) for p in partitions)
-        tables = [pq.read_table(io.BytesIO(content)) for content in contents if content is not None]
+        """Return the sampled rows of nights; those that other model versions scored are scored anew by ours."""
+        tables = []
+        for run in (self.published[partition] for partition in partitions):
+            content = self.store.read(run.run_id, SAMPLE_ARTIFACT)
+            if content is not None:
+                table = pq.read_table(io.BytesIO(content))
+                tables.append(table if self._is_ours(run) else self._scored(table.select(self._features(table))))
         return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
 
-    def _reference(self, period: Period) -> tuple[pa.Table, list[str]]:
-        """Return sampled rows of the reference window as the champions score them, and the names of the outputs.
+    def _features(self, sample: pa.Table) -> list[str]:
+        plan = self.store.read_json(self.run.run_id, PLAN_ARTIFACT)
+        return [name for name in sample.column_names if name in plan["features"]]
+
+    def _scored(self, rows: pa.Table) -> pa.Table:
+        """Return rows with the outputs that the run's model versions give them."""
+        models, files = self.registry.freeze(self.deployment, self.run.model_versions)
+        graph = graph_source(self.deployment, models)
+        scored, _ = run_graph(graph, rows, files=files)
+        for column in output_columns(graph, rows.schema):
+            rows = rows.append_column(column, scored.column(column))
+        return rows
+
+    def _reference(self, period: Period) -> pa.Table:
+        """Return sampled rows of the reference window, scored like the night.
 
         Computed once per graph and window, then kept as a run of its own.
         """
-        models, files = self.registry.freeze(self.deployment)
-        graph = graph_source(self.deployment, models)
+        plan = self.store.read_json(self.run.run_id, PLAN_ARTIFACT)
         identity = {
-            "graph_digest": graph.digest,
+            "graph_digest": plan["graph_digest"],
             "first": period.first.isoformat(),
             "last": period.last.isoformat(),
             "sample_rows": str(self.drift.sample_rows),
@@ -187,30 +233,33 @@ class _Watcher:
         for known in self.store.find(name, kind=RunKind.REFERENCE, state=RunState.DONE, limit=1, **identity):
             content = self.store.read(known.run_id, REFERENCE_ARTIFACT)
             if content is not None:
-                return pq.read_table(io.BytesIO(content)), json.loads(known.tags["outputs"])
+                return pq.read_table(io.BytesIO(content))
         nights = values_between(period.first, period.last)
-        rows = read_rows(self.deployment, nights, models=models.values(), limit=self.drift.sample_rows)
-        scored, _ = run_graph(graph, rows, files=files)
-        outputs = [column for column in output_columns(graph, rows.schema) if column in scored.column_names]
-        for column in outputs:
-            rows = rows.append_column(column, scored.column(column))
-        run_id = self.store.start(name, kind=RunKind.REFERENCE, tags={**identity, "outputs": json.dumps(outputs)})
-        sink = io.BytesIO()
-        pq.write_table(rows, sink)
-        self.store.put(run_id, REFERENCE_ARTIFACT, sink.getvalue())
-        self.store.set_state(run_id, RunState.DONE)
-        return rows, outputs
+        rows = self._scored(read_rows(self.deployment, nights, limit=self.drift.sample_rows))
+        run_id = self.store.start(name, kind=RunKind.REFERENCE, tags=identity)
+        with recorded(self.store, run_id):
+            sink = io.BytesIO()
+            pq.write_table(rows, sink)
+            self.store.put(run_id, REFERENCE_ARTIFACT, sink.getvalue())
+            self.store.set_state(run_id, RunState.DONE)
+        return rows
 
 
-def _training_run(store: RunStore, registry: Registry, deployment: Deployment) -> RunRecord | None:
-    """Return the training that made the champion of the deployment's first model; None if we did not train it."""
-    step = deployment.model_steps[0] if deployment.model_steps else None
-    if step is None:
-        return None
-    name = names(deployment)[0]
-    version = registry.version(name, step.model.removeprefix(f"models:/{name}").lstrip("/"))
-    run_id = version.tags.get(TRAINING_RUN_TAG)
-    return store.get(run_id) if run_id else None
+def _published(store: RunStore, deployment: Deployment, drift: Drift, value: str) -> dict[str, RunRecord]:
+    """Return the newest published run of each partition that a night's window, history or cooldown can reach."""
+    window = drift.current_days + (drift.labels.delay_days if drift.labels else 0)
+    cooldown = deployment.retrain.cooldown_days if deployment.retrain else 0
+    days = max(window, cooldown + 1, drift.retrain_after * MAX_GAP_DAYS)
+    oldest = (as_date(value) - timedelta(days=days)).isoformat()
+    return latest_published(takewhile(lambda run: run.partition >= oldest, store.by_partition(deployment.name)))
+
+
+def _training_run(store: RunStore, registry: Registry, deployment: Deployment, run: RunRecord) -> RunRecord | None:
+    """Return the training that made the first model of a run; None if we did not train it."""
+    for name in names(deployment)[:1]:
+        run_id = registry.version(name, str(run.model_versions[name])).tags.get(TRAINING_RUN_TAG)
+        return store.get(run_id) if run_id else None
+    return None
 
 
 def _record(

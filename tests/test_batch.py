@@ -119,8 +119,45 @@ def test_a_replaced_column_is_seen_by_matrices_and_frames() -> None:
 
 def test_a_slice_is_rows_of_its_own() -> None:
     whole = batch(a=[1.0, 2.0, 3.0])
-    whole.matrix(("a",))
-    assert whole.slice(1, 5).matrix(("a",)).tolist() == [[2.0], [3.0]]
+    part = whole.slice(1, 5)
+    assert part.rows == 2
+    assert part.matrix(("a",)).tolist() == [[2.0], [3.0]]
+    assert part.frame((("a", pa.float64()),)).index.tolist() == [0, 1]
+    assert part.slice(1, 1).matrix(("a",)).tolist() == [[3.0]]
+
+
+def test_slices_share_what_is_built_once_for_the_whole() -> None:
+    whole = batch(a=[1, 2, 3, 4, 5], b=[0.5, None, 0.25, 1.0, 2.0], t=["u", "v", None, "w", "x"])
+    columns, types = ("b", "a"), (("a", pa.float64()), ("b", pa.float64()), ("t", pa.string()))
+    matrices = [whole.slice(at, 2).matrix(columns) for at in range(0, 5, 2)]
+    assert all(np.shares_memory(matrix, whole.matrix(columns)) for matrix in matrices)
+    assert all(matrix.flags["C_CONTIGUOUS"] for matrix in matrices)
+    for at, matrix in zip(range(0, 5, 2), matrices, strict=True):
+        alone = Batch(whole.table.slice(at, 2))
+        np.testing.assert_array_equal(matrix, alone.matrix(columns))
+        pd.testing.assert_frame_equal(whole.slice(at, 2).frame(types), alone.frame(types))
+
+
+def test_a_slice_has_the_dtypes_of_the_whole() -> None:
+    types = (("a", pa.int32()),)
+    whole = batch(a=pa.array([1, 2, None, 4], pa.int32()))
+    assert str(whole.slice(0, 2).frame(types).dtypes["a"]) == str(whole.frame(types).dtypes["a"]) == "float64"
+
+
+def test_a_model_that_changes_the_frame_of_a_slice_changes_no_others() -> None:
+    types = (("a", pa.float64()),)
+    whole = batch(a=[1.0, 2.0, 3.0])
+    changed = whole.slice(1, 2).frame(types)
+    changed.loc[:, "a"] = 9.0
+    assert whole.frame(types)["a"].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_a_column_replaced_in_a_slice_is_seen() -> None:
+    part = batch(a=[1.0, 2.0, 3.0], b=[4.0, 5.0, 6.0]).slice(1, 2)
+    shared = part.matrix(("b",))
+    second = part.with_column("a", pa.array([8.0, 9.0]))
+    assert second.matrix(("a", "b")).tolist() == [[8.0, 5.0], [9.0, 6.0]]
+    assert second.matrix(("b",)) is shared
 
 
 # ------------------------------------------------------------------------------------------------------ frames

@@ -46,8 +46,8 @@ score:
                   keep_members: true
                   output: highest
                   members:
-                    small: {model: "models:/small/3", output: p, method: predict_proba, batch_size: 100}
-                    large: {model: "models:/large@challenger", device: gpu}
+                    small: {model: "models:/small@champion", output: p, method: predict_proba, batch_size: 100}
+                    large: {model: "models:/large@champion", device: gpu}
     - rule: {sql: "select *, score >= 0.5 as is_late from batch"}
 resources: {cpus_per_task: 2, gpus_per_task: 1, allow_cpu: false}
 checks: {input: expectations/input.yaml}
@@ -127,8 +127,8 @@ def test_steps_nest_and_are_walked_outermost_first(full: deployment.Deployment) 
     ]
     assert [step.model for step in full.model_steps] == [
         "models:/linear@champion",
-        "models:/small/3",
-        "models:/large@challenger",
+        "models:/small@champion",
+        "models:/large@champion",
     ]
     assert [step.device for step in full.model_steps] == ["cpu", "cpu", "gpu"]
 
@@ -180,9 +180,9 @@ def test_a_variable_is_a_value_and_cannot_add_keys(folder: Path, monkeypatch: py
 
 
 def test_an_alias_repeats_a_value_with_its_variables(folder: Path) -> None:
-    text = SMALL.replace("path: /in", 'path: &lake "${SCORING_HOME}/$$"').replace("path: /out", "path: *lake")
+    text = SMALL.replace("path: /in", 'path: &lake "${SCORING_HOME}/$$"') + "description: *lake\n"
     found = parse(text, folder=folder)
-    assert found.input.path == found.output.path == "/home/of/tests/$"
+    assert found.input.path == found.description == "/home/of/tests/$"
 
 
 def test_equal_text_gives_equal_deployments(folder: Path) -> None:
@@ -245,6 +245,12 @@ def test_equal_text_gives_equal_deployments(folder: Path) -> None:
             r":2: 'drift\.reference\.first'",
         ),
         ("name: small", "name: small\nresources: {gpus_per_task: 2}", r"'resources\.gpus_per_task' .*got 2"),
+        ("keys: [id]", "keys: [id, day]", r"'input\.keys' names the partition column 'day', .*Remove it there\.$"),
+        (
+            "path: /out",
+            "path: /out, keep: [day]",
+            r"'output\.keep' names the partition column 'day', .*Remove it there",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_file_and_line(folder: Path, old: str, new: str, sentence: str) -> None:
@@ -252,6 +258,49 @@ def test_a_mistake_is_named_with_file_and_line(folder: Path, old: str, new: str,
     message = refused(SMALL.replace(old, new), folder)
     assert message.startswith(f"{folder / 'deployment.yaml'}:")
     assert re.search(sentence, message), message
+
+
+LABELLED = """\
+drift: {reference: {first: 2013-01-01, last: 2013-01-02}, labels: {path: /in/labels, column: late}}
+retrain: {train: "rules:add_calendar"}
+"""
+
+
+@pytest.mark.parametrize("uri", ["models:/m/3", "models:/m@challenger"])
+def test_only_champions_are_retrained(folder: Path, uri: str) -> None:
+    assert parse(SMALL + LABELLED, folder=folder).retrain is not None
+    message = refused((SMALL + LABELLED).replace("models:/m@champion", uri), folder)
+    assert re.search(rf"every model must end with @champion, got {uri}\. Change it, or remove 'retrain'\.$", message)
+    without = SMALL.replace("models:/m@champion", uri)
+    assert parse(without, folder=folder).retrain is None
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "sentence"),
+    [
+        ("/in", "/in", r"'output\.path' \(/in\) and 'input\.path' \(/in\) overlap"),
+        ("/in", "/in/out", r"'output\.path' \(/in/out\) and 'input\.path' \(/in\) overlap"),
+        ("/lake/in", "/lake", r"'output\.path' \(/lake\) and 'input\.path' \(/lake/in\) overlap"),
+        ("/in", "file:///x/../in/", r"'output\.path' .* and 'input\.path' \(/in\) overlap"),
+        ("s3://b/in", "s3://me:secret@b/in/out?region=x", r"'output\.path' .* and 'input\.path' .* overlap"),
+        ("/a_quarantine", "/a", r"the quarantine of 'output\.path' \(/a_quarantine\) and 'input\.path'.* overlap"),
+        ("/lake", "/in/labels", r"'output\.path' \(/in/labels\) and 'drift\.labels\.path' \(/in/labels\) overlap"),
+        ("/lake", "/in", r"'output\.path' \(/in\) and 'drift\.labels\.path' \(/in/labels\) overlap"),
+    ],
+)
+def test_what_is_published_is_not_read_as_input(folder: Path, source: str, target: str, sentence: str) -> None:
+    text = (SMALL + LABELLED).replace("path: /in,", f'path: "{source}",').replace("path: /out", f'path: "{target}"')
+    message = refused(text, folder)
+    assert re.search(rf"{sentence}: .*Use separate folders\.$", message), message
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [("/in", "/in2"), ("/lake/in", "/lake/out"), ("s3://a/in", "s3://b/in"), ("/b/in", "s3://b/in")],
+)
+def test_neighbouring_locations_are_fine(folder: Path, source: str, target: str) -> None:
+    text = SMALL.replace("path: /in,", f'path: "{source}",').replace("path: /out", f'path: "{target}"')
+    assert parse(text, folder=folder).output.path == target
 
 
 @pytest.mark.parametrize(
@@ -387,6 +436,8 @@ def test_code_of_a_deployment_is_not_run_when_it_is_read(folder: Path) -> None:
 def test_deployments_are_found_by_name_and_by_path(folder: Path) -> None:
     (folder / "deployment.yaml").write_text(SMALL, "utf-8")
     (folder.parent / "no_deployment").mkdir()
+    (folder.parent / ".small.0123.old").mkdir()
+    (folder.parent / ".small.0123.old" / "deployment.yaml").write_text(SMALL, "utf-8")
     assert deployment.names() == ["small"]
     assert load("small") == load(folder)
     assert load("small").folder == folder

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import os
+import shutil
 import socket
+import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -14,6 +19,8 @@ from scoring.errors import ConfigurationError, ModelError, RegistryUnavailableEr
 from scoring.models.base import digest_of
 from scoring.registry import CHALLENGER, CHAMPION, DIGEST_TAG, Registry, names
 from scoring.runs import RunStore
+from scoring.stack import health, processes
+from scoring.stack.ports import LOOPBACK, Ports
 
 ROWS = testing.example_rows(100, seed=1).to_pandas()
 FEATURES, LABEL = ROWS[["x", "y"]], ROWS["label"]
@@ -68,6 +75,34 @@ def test_equal_files_have_one_digest_and_registering_keeps_it_in_a_tag(home: Pat
     register()
     models, _ = Registry().freeze(deployment(home, "models:/m/1"))
     assert Registry().version("m", "1").tags[DIGEST_TAG] == models["models:/m/1"].digest
+
+
+def test_digests_are_those_of_freezing_without_reading_a_file(home: Path) -> None:
+    register(strength=1)
+    challenger = register(strength=9, alias=CHALLENGER)
+    register("other", strength=3)
+    source = deployment(home, "models:/m@champion", "models:/other/1")
+    chosen: list[dict[str, int] | None] = [None, {"m": challenger}]
+    frozen = [Registry().freeze(source, versions)[0] for versions in chosen]
+    shutil.rmtree(home / "artifacts")
+    registry = Registry()
+    found = [registry.digests(source, versions) for versions in chosen]
+    assert found == [{uri: model.digest for uri, model in models.items()} for models in frozen]
+    assert found[0] != found[1]
+    registry._client.delete_model_version_tag("m", "1", DIGEST_TAG)
+    assert registry.digests(source) is None
+    with pytest.raises(ConfigurationError, match=r"model 'm' has no version '7'"):
+        registry.digests(source, {"m": 7})
+
+
+def test_freezing_leaves_nothing_behind(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    register()
+    stored = sorted((home / "artifacts").rglob("*"))
+    Registry().freeze(deployment(home, "models:/m@champion"))
+    assert sorted((home / "artifacts").rglob("*")) == stored, "MLflow's notes on a download are not the store's"
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -141,7 +176,57 @@ def test_versions_are_numbered_and_aliases_move(home: Path) -> None:
 
 
 def test_names_are_those_of_the_graph_each_once(home: Path) -> None:
-    assert names(deployment(home, "models:/b@champion", "models:/a/1", "models:/b/2")) == ["b", "a"]
+    assert names(deployment(home, "models:/b@champion", "models:/a/1", "models:/b@champion")) == ["b", "a"]
+
+
+# ------------------------------------------------------------------------------------------------------ server
+
+
+@pytest.fixture
+def server(home: Path, tmp_path: Path, mlflow_template: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """MLflow as a tracking server that also carries the artifacts; returns the folder that only the server reads."""
+    folder, port = tmp_path / "server", Ports.free().mlflow
+    folder.mkdir()
+    shutil.copy(mlflow_template, folder / "mlflow.db")
+    command = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    process, popen = processes.start(
+        "mlflow", command, environment=environment, folder=folder, log=folder / "server.log"
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not health.answers_http(f"http://{LOOPBACK}:{port}/health"):
+            log = (folder / "server.log").read_text("utf-8")
+            assert popen.poll() is None, log
+            assert time.monotonic() < deadline, log
+            time.sleep(0.1)
+        monkeypatch.setenv(settings.TRACKING_VARIABLE, f"http://{LOOPBACK}:{port}")
+        yield folder
+    finally:
+        processes.stop([process])
+        popen.wait()
+
+
+def test_models_are_registered_and_frozen_through_a_server_and_leave_nothing_behind(
+    home: Path, server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    assert register() == 1
+    assert list((server / "artifacts").rglob("model.skops")), "the server has the model"
+    assert not (home / "artifacts").exists(), "this machine has not"
+    before = set((tmp_path / "temporary").iterdir())
+    source = deployment(home, "models:/m@champion")
+    first, files = Registry().freeze(source)
+    again, _ = Registry().freeze(source)
+    assert set((tmp_path / "temporary").iterdir()) == before
+    assert again == first
+    digest = Registry().version("m", "1").tags[DIGEST_TAG]
+    assert first["models:/m@champion"].digest == digest
+    assert digest_of(files[digest]) == digest
+    assert Registry().digests(source) == {"models:/m@champion": digest}
 
 
 # ------------------------------------------------------------------------------------------------------ unavailable

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from scoring import testing
+from scoring import scorer, testing
 from scoring.accounting import account, check_quarantine
 from scoring.data.parts import read_parts
 from scoring.errors import ContractError, DataError, ModelError, PartitionMissingError, ScoringError, TransientError
@@ -154,6 +154,32 @@ def test_a_split_whose_rows_are_all_quarantined_is_an_empty_part(night: Night) -
     assert outputs(plan, results).schema == plan.schema
 
 
+def test_all_are_counted_but_not_all_kept_where_the_run_fails_anyway(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorer, "KEPT_OF_FAILED", 25)
+    rows = testing.example_rows(100, seed=8)
+    night.write(rows.set_column(0, "id", pa.nulls(100, pa.int64())), row_group_rows=50)
+    plan, results = night.score(resources={"split_rows": 50, "batch_rows": 20})
+    account(plan, results)
+    assert [result.rows_quarantined for result in results] == [50, 50]
+    assert [row["row_in_file"] for row in quarantined(plan, results)] == [*range(25), *range(50, 75)]
+    with pytest.raises(DataError, match=r"at most 1\.00%, got 100 of 100 rows \(100\.00%\)"):
+        check_quarantine(plan, results)
+
+
+@pytest.mark.parametrize(("share", "bad"), [(0.29, 29), (0.3, 30), (1, 100)])
+def test_all_are_kept_where_the_run_may_succeed(
+    night: Night, monkeypatch: pytest.MonkeyPatch, share: float, bad: int
+) -> None:
+    monkeypatch.setattr(scorer, "KEPT_OF_FAILED", 5)
+    rows = testing.example_rows(100, seed=8)
+    night.write(rows.set_column(0, "id", pa.array([None] * bad + list(range(100 - bad)), pa.int64())))
+    plan, results = night.score(input={"max_quarantined_share": share}, resources={"batch_rows": 7})
+    check_quarantine(plan, results)
+    assert [row["row_in_file"] for row in quarantined(plan, results)] == list(range(bad))
+
+
 def test_too_many_quarantined_rows_stop_the_run(night: Night) -> None:
     rows = testing.example_rows(100, seed=8)
     night.write(rows.set_column(0, "id", pa.array([None, None, *range(98)], pa.int64())))
@@ -186,6 +212,7 @@ def test_the_sample_does_not_depend_on_the_layout(night: Night) -> None:
     assert one.equals(other)
     np.testing.assert_allclose(samples[0]["score"], samples[1]["score"], rtol=0, atol=1e-12)
     assert 50 < samples[0].num_rows < 150
+    assert all(result.timings.sample_s > 0 for result in results)
     assert samples[0].column_names == ["id", "x", "y", "city", "label", "day", "score"]
     expected = rows.filter(pa.array(keep_mask(rows, keys=["id"], rate=100 / 2000)))
     assert samples[0].select(["id", "x"]).equals(expected.select(["id", "x"]).combine_chunks())
@@ -228,15 +255,16 @@ def test_an_output_that_widens_between_batches_is_brought_back(night: Night) -> 
 
 
 def test_a_failure_travels_whole_and_leaves_no_part(night: Night) -> None:
-    rows = testing.example_rows(40)
-    night.write(rows.set_column(1, "x", pa.array([float("nan")] * 40)))
-    plan, results = night.score()
+    rows = testing.example_rows(41).set_column(0, "id", pa.array([*range(40), None], pa.int64()))
+    night.write(rows.set_column(1, "x", pa.array([float("nan")] * 41)))
+    plan, results = night.score(input={"max_quarantined_share": 1})
     (result,) = [pickle.loads(pickle.dumps(result)) for result in results]
     error = result.error()
     assert isinstance(error, ModelError)
     assert "model 'example' version 1 raised while predicting 40 rows: got ValueError" in str(error)
     assert result.part is None
     assert list(Path(plan.deployment.output.path).rglob("*.parquet")) == []
+    assert list(Path(plan.deployment.output.quarantine_path).rglob("*.parquet*")) == []
     with pytest.raises(ModelError, match="raised while predicting"):
         account(plan, [result])
 
@@ -358,6 +386,22 @@ def test_the_input_digest_follows_the_files(night: Night) -> None:
     ("sections", "error", "sentence"),
     [
         ({"output": {"keep": ["town"]}}, ContractError, r"'output\.keep' of 'tiny' names unknown columns: .*got town"),
+        ({"output": {"keep": ["citi"]}}, ContractError, r"got citi\. Did you mean 'city'\?$"),
+        (
+            {"drift": {**DRIFT, "columns": ["x", "scroe"]}},
+            ContractError,
+            r"'drift\.columns' of 'tiny' names unknown columns: .*, got scroe\. Did you mean 'score'\?$",
+        ),
+        (
+            {"drift": {**DRIFT, "labels": {"path": "/labels", "column": "late", "output": "scored"}}},
+            ContractError,
+            r"'drift\.labels\.output' of 'tiny' .*expected outputs of the graph: score, got scored\. Did you mean",
+        ),
+        (
+            {"drift": {**DRIFT, "labels": {"path": "/labels", "column": "late", "output": "x"}}},
+            ContractError,
+            r"'drift\.labels\.output' of 'tiny' .*got x\.$",
+        ),
         (
             {"score": {"rule": {"sql": "select *, 1 as run_id from batch"}}},
             ContractError,

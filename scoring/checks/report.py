@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from scoring.errors import ConfigurationError
+from scoring.formats import check_format
 
 FORMAT_VERSION: Final = 1
 
@@ -92,16 +92,9 @@ class QualityReport:
         """Return the report that `to_json` wrote.
 
         Raises:
-            ConfigurationError: the document has another format version.
+            ContractError: the document has another format version.
         """
-        version = document.get("format_version")
-        if version != FORMAT_VERSION:
-            raise ConfigurationError(
-                "a quality report cannot be read",
-                f"format_version {FORMAT_VERSION}",
-                repr(version),
-                "Read it with the release that wrote it.",
-            )
+        check_format(document, FORMAT_VERSION, "the quality report")
         results = tuple(
             ExpectationResult(
                 **{**result, "severity": Severity(result["severity"]), "examples": tuple(result["examples"])}

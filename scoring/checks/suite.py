@@ -22,6 +22,7 @@ import yaml
 
 from scoring.checks import catalogue
 from scoring.checks.report import Severity
+from scoring.deployment import Deployment
 from scoring.errors import ConfigurationError, cause, examples, listed
 
 SUITE_KEYS: Final = ("expectations",)
@@ -75,6 +76,16 @@ class Suite:
         if any(expectation.needs_all_columns for expectation in self.expectations):
             return None
         return frozenset(name for expectation in self.expectations for name in expectation.named_columns)
+
+
+def suites(deployment: Deployment) -> dict[str, Suite]:
+    """Return the suites that a deployment has, of `input` and `output`, in this order.
+
+    Raises:
+        ConfigurationError: a suite is not valid.
+    """
+    named = {"input": deployment.checks.input, "output": deployment.checks.output}
+    return {name: load_suite(deployment.folder / path, name=name) for name, path in named.items() if path is not None}
 
 
 def load_suite(path: Path, *, name: str) -> Suite:

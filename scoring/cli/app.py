@@ -36,7 +36,7 @@ def validate(
     names: Annotated[list[str] | None, typer.Argument(help="Deployments; without any, all of them.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Check deployment files, rules and expectation suites. Starts nothing and asks no server."""
+    """Check deployment files, rules and expectation suites. Loads rule modules; asks no server."""
     with exit_codes():
         found = execute.validate(names or [])
         _print(
@@ -128,7 +128,7 @@ def status(
     """List the published partitions of a deployment."""
     with exit_codes():
         if name is None:
-            _print(execute.overview(), as_json, lambda rows: show.table("Deployments", rows, execute.OVERVIEW_COLUMNS))
+            _print(execute.overview(), as_json, show.overview)
         else:
             _print(execute.status(name), as_json, lambda rows: show.partitions(name, rows))
 

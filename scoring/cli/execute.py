@@ -23,26 +23,19 @@ STATUS_KEYS: Final = (
 """The contract of `scoring status NAME --json`."""
 MAX_PARTITIONS: Final = 10_000
 """More than 27 years of nights."""
-OVERVIEW_COLUMNS: Final = {
-    "deployment": "deployment",
-    "owner": "owner",
-    "schedule": "schedule (UTC)",
-    "partitions": "published",
-    "last": "last partition",
-}
 
 
 def validate(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Load deployments and their suites; an error is a value, so that one bad file does not hide the others."""
-    from scoring.checks.suite import load_suite
+    """Load deployments, their rules and suites; an error is a value, so that one bad file does not hide the others."""
+    from scoring.checks.suite import suites
+    from scoring.graph.compile import check_rules
 
     rows = []
     for name in names or deployments.names():
         try:
             found = deployments.load(name)
-            for which, path in (("input", found.checks.input), ("output", found.checks.output)):
-                if path is not None:
-                    load_suite(found.folder / path, name=which)
+            suites(found)
+            check_rules(found)
             rows.append({"deployment": name, "error": None})
         except ScoringError as error:
             rows.append({"deployment": name, "error": str(error)})
@@ -69,23 +62,23 @@ def run(name: str, partition: str) -> dict[str, Any]:
     with show.step(f"Scoring {name} {partition}"):
         record = nightly.score(deployment, partition)
     with show.step("Checking"):
-        reports = nightly.check(deployment, partition)
+        checked = nightly.check(deployment, partition, run_id=record.run_id)
     with show.step("Publishing"):
-        record = nightly.publish(deployment, partition)
+        record = nightly.publish(deployment, partition, run_id=record.run_id)
     found: dict[str, Any] = {
         "run_id": record.run_id,
         "rows": int(record.metrics["rows"]),
         "rows_per_s": round(record.metrics["rows_per_s"]),
         "quarantined": int(record.metrics["quarantined"]),
         "model_versions": record.model_versions,
-        "checks": worst(reports),
+        "checks": worst(checked.reports),
         "published_version": int(record.tags["published_version"]),
         "table": deployment.output.path,
         **({"warning": record.tags["warning"]} if "warning" in record.tags else {}),
     }
     if deployment.drift is not None:
         with show.step("Watching for drift"):
-            seen = watch(deployment, partition)
+            seen = watch(deployment, partition, run_id=record.run_id)
         if seen is not None:
             found |= {
                 "drift": seen.drift.share_of_drifted_columns,
@@ -156,25 +149,27 @@ def rollback(name: str) -> dict[str, Any]:
 
 def status(name: str) -> list[dict[str, Any]]:
     """Return the published partitions of a deployment."""
-    from scoring.status import partitions
-
-    found = (asdict(entry) for entry in partitions(deployments.load(name), limit=MAX_PARTITIONS) if entry.is_published)
-    return [{key: entry[key] for key in STATUS_KEYS} for entry in found]
+    return _published(deployments.load(name))
 
 
 def overview() -> list[dict[str, Any]]:
-    """Return all deployments with how much of each is published."""
-    rows = []
+    """Return all deployments with how much of each is published; an error is a value, as in `validate`."""
+    rows: list[dict[str, Any]] = []
     for name in deployments.names():
-        found = deployments.load(name)
-        published = status(name)
+        row = {"deployment": name, **dict.fromkeys(("owner", "schedule", "partitions", "last", "error"))}
+        try:
+            found = deployments.load(name)
+        except ConfigurationError as error:
+            rows.append({**row, "error": str(error)})
+            continue
+        published = _published(found)
         rows.append(
             {
-                "deployment": name,
+                **row,
                 "owner": found.owner.team,
                 "schedule": found.schedule,
                 "partitions": len(published),
-                "last": max((row["partition"] for row in published), default=None),
+                "last": max((entry["partition"] for entry in published), default=None),
             }
         )
     return rows
@@ -200,6 +195,13 @@ def doctor() -> list[dict[str, Any]]:
     from scoring.doctor import diagnose
 
     return [asdict(finding) for finding in diagnose()]
+
+
+def _published(deployment: Deployment) -> list[dict[str, Any]]:
+    from scoring.status import partitions
+
+    found = (asdict(entry) for entry in partitions(deployment, limit=MAX_PARTITIONS) if entry.is_published)
+    return [{key: entry[key] for key in STATUS_KEYS} for entry in found]
 
 
 def _chosen_windows(

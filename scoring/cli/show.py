@@ -72,6 +72,19 @@ def step(message: str) -> Iterator[None]:
     note(f"  done in {time.perf_counter() - start:.1f} s")
 
 
+def overview(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print all deployments; what is wrong with one only if something is."""
+    columns = {
+        "deployment": "deployment",
+        "owner": "owner",
+        "schedule": "schedule (UTC)",
+        "partitions": "published",
+        "last": "last partition",
+    }
+    errors = {"error": "error"} if any(row["error"] for row in rows) else {}
+    table("Deployments", rows, {**columns, **errors})
+
+
 def partitions(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print published partitions; run ids are cut and equal model versions written once, so that a line fits."""
     columns = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Final
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from scoring.data.partition import Partition
 from scoring.deployment import Input
 from scoring.errors import ContractError, listed
-from scoring.models.base import FrozenModel
+from scoring.models.base import FrozenModel, SignatureColumn
 
 _TYPES: Final[dict[str, pa.DataType]] = {
     "bool": pa.bool_(),
@@ -29,6 +29,11 @@ _TYPES: Final[dict[str, pa.DataType]] = {
     "date32": pa.date32(),
     "timestamp": pa.timestamp("us"),
 }
+_HELD: Final[dict[pa.DataType, tuple[pa.DataType, ...]]] = {
+    pa.int64(): (pa.int32(),),
+    pa.float64(): (pa.int32(), pa.float32()),
+}
+"""What each type of a signature holds without loss, besides itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +155,11 @@ class Contract:
 
 
 def contract_of(source: Input, partition: Partition, models: Iterable[FrozenModel]) -> Contract:
-    """Return the contract that a deployment declares, or else the one that follows from keys and signatures."""
+    """Return the contract that a deployment declares, or else the one that follows from keys and signatures.
+
+    Raises:
+        ContractError: signatures ask for types of one column of which none holds the others.
+    """
     if source.columns is not None:
         declared = tuple(
             ContractColumn(name, _TYPES[column.type], column.nullable) for name, column in source.columns.items()
@@ -162,11 +171,28 @@ def contract_of(source: Input, partition: Partition, models: Iterable[FrozenMode
     }
     for key in source.keys:
         columns.setdefault(key, ContractColumn(key, pa.string(), nullable=False))
+    wanted: dict[str, list[tuple[FrozenModel, SignatureColumn]]] = {}
     for model in models:
-        for wanted in model.inputs:
-            if wanted.name in columns and wanted.name not in source.keys:
-                columns[wanted.name] = ContractColumn(wanted.name, wanted.arrow_type, not wanted.required)
+        for column in model.inputs:
+            if column.name in columns and column.name not in source.keys:
+                wanted.setdefault(column.name, []).append((model, column))
+    columns |= {name: _agreed(name, sides) for name, sides in wanted.items()}
     return Contract(tuple(columns.values()), is_closed=False, parse_text=source.parse_text)
+
+
+def _agreed(name: str, sides: Sequence[tuple[FrozenModel, SignatureColumn]]) -> ContractColumn:
+    """Return what one column must be for every model that reads it: the widest type, null only if all allow it."""
+    kinds = {column.arrow_type: model for model, column in sides}
+    widest = [kind for kind in kinds if not any(kind in _HELD.get(other, ()) for other in kinds)]
+    if len(widest) > 1:
+        first, second = (f"{kind} (model {kinds[kind].label})" for kind in widest[:2])
+        raise ContractError(
+            f"models ask for types of column {name!r} that do not fit each other",
+            "one type that holds the others without loss",
+            f"{first} and {second}",
+            "Declare its type in 'input.columns', or train the models with one.",
+        )
+    return ContractColumn(name, widest[0], all(not column.required for _, column in sides))
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

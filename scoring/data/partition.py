@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +14,9 @@ from pyarrow import fs
 from scoring.data.storage import is_damage, open_storage, storage_errors
 from scoring.deployment import Input
 from scoring.errors import ConfigurationError, DataError, PartitionMissingError, cause, listed
+
+NEAREST: Final = 3
+"""How many partitions beside a missing one are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +152,7 @@ def _nearest(source: Input, value: str) -> str:
     values = existing_values(source.path, source.partition)
     if not values:
         return f"There is no partition in {source.path} at all: is the path right?"
-    near = sorted(sorted(values, key=lambda known: abs(_rank(known, values) - _rank(value, values)))[:3])
+    place = bisect_left(values, value)
+    around = range(max(place - NEAREST, 0), min(place + NEAREST, len(values)))
+    near = [values[at] for at in sorted(sorted(around, key=lambda at: abs(at - place))[:NEAREST])]
     return f"Nearest partitions: {listed(near)}. Run again when it has arrived."
-
-
-def _rank(value: str, values: list[str]) -> int:
-    return sum(known < value for known in values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -83,6 +84,21 @@ def writing_part(root: str, path: str, schema: pa.Schema) -> Iterator[pq.Parquet
             raise
         if is_local:
             filesystem.move(written, target)
+
+
+def discard_parts(root: str, folder: str, run_id: str) -> None:
+    """Delete the part files of a run that no transaction names; fine where there are none.
+
+    Args:
+        root: the table's path or URL.
+        folder: the partition's folder, relative to `root`.
+        run_id: with which the parts' names begin.
+    """
+    filesystem, base = open_storage(root)
+    with contextlib.suppress(OSError):  # cleaning up must not hide why; what stays is invisible to readers
+        for info in filesystem.get_file_info(fs.FileSelector(f"{base}/{folder}", allow_not_found=True)):
+            if info.base_name.startswith(run_id):
+                filesystem.delete_file(info.path)
 
 
 def describe_part(root: str, path: str) -> Part:

@@ -1,13 +1,21 @@
-"""Rows that broke the input contract: kept whole, with the reason, in a Delta table of their own."""
+"""Rows that broke the input contract: as they were read, with the reason, in a Delta table of their own.
+
+Of each row the contract's columns are kept. A split writes its rows batch by batch, so that they never fill the
+memory, and stops keeping (not counting) them when there are so many that the run will fail.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scoring.data.parts import writing_part
 
 SCHEMA: Final = pa.schema(
     [
@@ -19,27 +27,62 @@ SCHEMA: Final = pa.schema(
     ]
 )
 """Independent of the input's columns, so that it holds whatever upstream sends; `row` is JSON."""
+ROWS_AT_ONCE: Final = 8_192
+"""Rows that are Python objects at the same time on their way to JSON."""
 
 
-@dataclass(frozen=True, slots=True)
-class QuarantinedRow:
-    """One row that broke the contract."""
+@dataclass(slots=True)
+class Quarantine:
+    """The quarantined rows of one split: counts all of them and keeps the first `limit`."""
 
-    file: str
-    row_in_file: int
-    reason: str
-    row: dict[str, Any]
+    open_part: Callable[[], pq.ParquetWriter]
+    """Called when there is a first row; most splits have none."""
+    run_id: str
+    limit: int
+    rows: int = 0
+    """Rows that were added."""
+    writer: pq.ParquetWriter | None = None
+
+    def add(self, table: pa.Table, reasons: Mapping[int, str], *, file: str, first_row: int) -> None:
+        """Keep some rows of a table.
+
+        Args:
+            table: rows as they were read.
+            reasons: number within `table`, and reason, of each row that broke the contract.
+            file: where the rows come from.
+            first_row: position of the table's first row within the file.
+        """
+        numbers = sorted(reasons)[: max(self.limit - self.rows, 0)]
+        self.rows += len(reasons)
+        if not numbers:
+            return
+        kept = table.take(pa.array(numbers, pa.int64()))
+        batches = kept.to_batches(max_chunksize=ROWS_AT_ONCE)
+        texts = [json.dumps(row, default=str) for batch in batches for row in batch.to_pylist()]
+        columns = {
+            "run_id": pa.repeat(self.run_id, len(numbers)),
+            "file": pa.repeat(file, len(numbers)),
+            "row_in_file": pa.array([first_row + number for number in numbers], pa.int64()),
+            "reason": pa.array([reasons[number] for number in numbers], pa.string()),
+            "row": pa.array(texts, pa.string()),
+        }
+        if self.writer is None:
+            self.writer = self.open_part()
+        self.writer.write_table(pa.table(columns, schema=SCHEMA))
 
 
-def quarantine_table(run_id: str, rows: Sequence[QuarantinedRow]) -> pa.Table:
-    """Return rows in the quarantine table's schema."""
-    return pa.table(
-        {
-            "run_id": pa.array([run_id] * len(rows), pa.string()),
-            "file": pa.array([row.file for row in rows], pa.string()),
-            "row_in_file": pa.array([row.row_in_file for row in rows], pa.int64()),
-            "reason": pa.array([row.reason for row in rows], pa.string()),
-            "row": pa.array([json.dumps(row.row, default=str) for row in rows], pa.string()),
-        },
-        schema=SCHEMA,
-    )
+@contextmanager
+def keeping_quarantine(root: str, path: str, run_id: str, *, limit: int) -> Iterator[Quarantine]:
+    """Keep quarantined rows in a part file, which exists only when there are such rows and nothing was raised.
+
+    Args:
+        root: path or URL of the quarantine table.
+        path: the part's path, relative to `root`.
+        run_id: goes into the rows.
+        limit: how many rows are kept; those beyond are only counted.
+
+    Raises:
+        StorageError: disk full, store away.
+    """
+    with ExitStack() as stack:
+        yield Quarantine(lambda: stack.enter_context(writing_part(root, path, SCHEMA)), run_id, limit)

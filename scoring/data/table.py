@@ -50,13 +50,19 @@ class Table:
         table = self._open()
         return 0 if table is None else table.transaction_version(self._app_id(value)) or 0
 
-    def version(self) -> int:
-        """Return the table's current version; -1 when there is no table yet."""
-        table = self._open()
-        return -1 if table is None else int(table.version())
+    def version_of(self, value: str, generation: int) -> int:
+        """Return the table's version in which a partition's generation was published."""
+        return _version_of(DeltaTable(self.path), {"partition": value, "generation": generation})
 
     def publish(
-        self, value: str, parts: Sequence[Part], *, schema: pa.Schema, generation: int, facts: Mapping[str, Any]
+        self,
+        value: str,
+        parts: Sequence[Part],
+        *,
+        schema: pa.Schema,
+        generation: int | None,
+        facts: Mapping[str, Any],
+        is_added: bool = False,
     ) -> int:
         """Replace one partition by parts that were written before.
 
@@ -64,8 +70,9 @@ class Table:
             value: the partition.
             parts: all files of the partition's new version; none makes it empty.
             schema: columns of the parts, without the partition column.
-            generation: what `generation(value)` said when the run started.
+            generation: what `generation(value)` said when the run started; None: whatever it is now, so the last wins.
             facts: JSON that is kept in the commit.
+            is_added: keep what the partition holds, and add the parts.
 
         Returns:
             The table's version in which readers see the parts.
@@ -80,7 +87,7 @@ class Table:
             while True:
                 attempt += 1
                 try:
-                    return self._commit(value, parts, schema, generation, facts)
+                    return self._commit(value, parts, schema, generation, facts, is_added=is_added)
                 except CommitFailedError as error:
                     # Somebody committed at the same moment: look again, from their version on.
                     if attempt == COMMIT_ATTEMPTS:
@@ -95,22 +102,30 @@ class Table:
                     ) from error
 
     def _commit(
-        self, value: str, parts: Sequence[Part], schema: pa.Schema, generation: int, facts: Mapping[str, Any]
+        self,
+        value: str,
+        parts: Sequence[Part],
+        schema: pa.Schema,
+        generation: int | None,
+        facts: Mapping[str, Any],
+        *,
+        is_added: bool,
     ) -> int:
         table = self._open() or self._create(schema)
         self._fit_columns(table, schema)
-        if (table.transaction_version(self._app_id(value)) or 0) != generation:
+        current = table.transaction_version(self._app_id(value)) or 0
+        if generation not in (None, current):
             raise self._superseded(value)
-        commit = {"partition": value, "generation": generation + 1}
+        commit = {"partition": value, "generation": current + 1}
         table.create_write_transaction(
             [self._action(value, part) for part in parts],
-            mode="overwrite",
+            mode="append" if is_added else "overwrite",
             schema=table.schema(),  # not that of the parts: columns that are no longer written stay readable
             partition_by=[self.partition],
-            partition_filters=[(self.partition, "=", value)],
+            partition_filters=None if is_added else [(self.partition, "=", value)],
             commit_properties=CommitProperties(
                 custom_metadata={METADATA_KEY: json.dumps({**facts, **commit})},
-                app_transactions=[Transaction(self._app_id(value), generation + 1)],
+                app_transactions=[Transaction(self._app_id(value), current + 1)],
             ),
         )
         return _version_of(table, commit)

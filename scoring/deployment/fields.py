@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from posixpath import normpath
 from typing import Annotated, Final
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -24,6 +26,19 @@ def _location(path: str) -> str:
     if not (path.startswith("/") or "://" in path):
         raise ValueError(f"expected an absolute path or a URL, got {path!r}. Write ${{SCORING_HOME}}/{path}")
     return path.rstrip("/")
+
+
+def overlap(first: str, second: str) -> bool:
+    """Return whether two locations are the same folder, or one lies in the other."""
+    one, other = _folders(first), _folders(second)
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]
+
+
+def _folders(location: str) -> tuple[str, ...]:
+    # A path of this machine may be written as a URL; credentials and options of a URL say nothing about the place.
+    url = urlsplit(location if "://" in location else f"file://{quote(location)}")
+    return (url.scheme, url.netloc.rpartition("@")[2], *filter(None, normpath(f"/{unquote(url.path)}").split("/")))
 
 
 def _address(text: str) -> str:

@@ -43,8 +43,11 @@ def load(name: str | Path) -> Deployment:
 
 
 def names() -> list[str]:
-    """Return the names of all folders of the deployments folder that hold a `deployment.yaml`, sorted."""
-    return sorted(file.parent.name for file in settings.deployments_folder().glob(f"*/{FILE_NAME}"))
+    """Return the names of all folders of the deployments folder that hold a `deployment.yaml`, sorted.
+
+    Folders that begin with a dot are left out: `scoring deploy` works in them.
+    """
+    return sorted(file.parent.name for file in settings.deployments_folder().glob(f"[!.]*/{FILE_NAME}"))
 
 
 def parse(text: str, *, folder: Path) -> Deployment:

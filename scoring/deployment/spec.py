@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from scoring.deployment.fields import Address, ColumnName, Cron, FunctionReference, Location, Spec
+from scoring.deployment.fields import Address, ColumnName, Cron, FunctionReference, Location, Spec, overlap
 from scoring.deployment.steps import DEFAULT_OUTPUT, ModelStep, Step, walk
 from scoring.errors import listed
 
@@ -20,6 +20,10 @@ CONTRACT_TYPES: Final = (
     *("float", "double", "string", "date32", "timestamp"),
 )
 """Arrow type names that the input contract may use; `timestamp` is in microseconds, UTC where it has a zone."""
+
+
+_CHAMPION: Final = "@champion"
+"""The alias that a retraining compares with and moves."""
 
 
 class RetrainCause(StrEnum):
@@ -206,6 +210,38 @@ class Deployment(Spec):
     def _consistent(self) -> Deployment:
         if self.retrain is not None and (self.drift is None or self.drift.labels is None):
             raise ValueError("'retrain' needs 'drift: labels', to compare challenger and champion on labelled nights")
+        fixed = [step.model for step in self.model_steps if not step.model.endswith(_CHAMPION)]
+        if self.retrain is not None and fixed:
+            raise ValueError(
+                f"'retrain' replaces champions, so every model must end with {_CHAMPION}, got {listed(fixed)}. "
+                "Change it, or remove 'retrain'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _separate_columns(self) -> Deployment:
+        column = self.input.partition
+        for key, names in (("input.keys", self.input.keys), ("output.keep", self.output.keep)):
+            if column in names:
+                raise ValueError(
+                    f"{key!r} names the partition column {column!r}, which every output has anyway. Remove it there"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _separate_locations(self) -> Deployment:
+        read = {"input.path": self.input.path}
+        if self.drift is not None and self.drift.labels is not None:
+            read["drift.labels.path"] = self.drift.labels.path
+        written = {"output.path": self.output.path, "the quarantine of 'output.path'": self.output.quarantine_path}
+        for target, path in written.items():
+            for source, other in read.items():
+                if overlap(path, other):
+                    shown = repr(target) if target == "output.path" else target
+                    raise ValueError(
+                        f"{shown} ({path}) and {source!r} ({other}) overlap: what is published would be read as input. "
+                        "Use separate folders"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -67,6 +67,18 @@ def graph_source(deployment: Deployment, models: Mapping[str, FrozenModel]) -> G
     )
 
 
+def check_rules(deployment: Deployment) -> None:
+    """Load the Python rules of a deployment and parse its SQL rules. Their columns are known only with a batch.
+
+    Raises:
+        ContractError: a rule module fails, or a SQL rule is not one SELECT.
+    """
+    source = graph_source(deployment, {})
+    for step in walk(deployment.score):
+        if isinstance(step, RuleStep):
+            _rule(step, source)
+
+
 def compile_graph(source: GraphSource, predictors: Predictors) -> Step:
     """Return the step that `source` describes; models are loaded when they first predict."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -21,7 +23,12 @@ RuleFunction = Callable[[pa.Table], pa.Table]
 
 @dataclass(frozen=True)
 class Rule:
-    """Adds, changes or drops columns. Rows, their order and the keys must stay as they are, and this is checked."""
+    """Adds, changes or drops columns. Rows, their order and the keys must stay as they are, and this is checked.
+
+    A rule must be row-wise: what it makes of a row may depend on that row alone. It is given one batch of at most
+    `resources.batch_rows` rows at a time, so an aggregate over `batch` would change with the size and place of batches;
+    this cannot be checked.
+    """
 
     name: str
     function: RuleFunction
@@ -78,15 +85,28 @@ class Rule:
 
 
 def python_rule(source: str, *, module: str, function: str) -> RuleFunction:
-    """Return `function` of a deployment's Python file, given as text because executors do not have the file."""
+    """Return `function` of a deployment's Python file, given as text because executors do not have the file.
+
+    Raises:
+        ContractError: the file's own code fails, for example an import.
+    """
     rule: RuleFunction = getattr(_module(source, module), function)
     return rule
 
 
 @functools.lru_cache(maxsize=32)
 def _module(source: str, name: str) -> ModuleType:
-    module = ModuleType(name)
-    exec(compile(source, f"{name}.py", "exec"), module.__dict__)  # noqa: S102 - the deployment's own code
+    # Dataclasses look their module up by name; the digest keeps the modules of several deployments apart.
+    module = ModuleType(f"scoring_rules_{name}_{hashlib.sha256(source.encode()).hexdigest()}")
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(source, f"{name}.py", "exec"), module.__dict__)  # noqa: S102 - the deployment's own code
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(module.__name__, None)
+        if isinstance(error, ScoringError):
+            raise
+        hint = "It may import installed libraries, not its neighbours." if isinstance(error, ImportError) else ""
+        raise ContractError(f"rule module {name!r} cannot be loaded", got=cause(error), hint=hint) from error
     return module
 
 
@@ -95,17 +115,14 @@ def sql_rule(query: str) -> RuleFunction:
 
     The query is one SELECT, so that it leaves nothing behind, and sees nothing else: no files, no network, no other
     variables. One thread and DuckDB's `preserve_insertion_order` keep the order of rows; `Rule` checks it.
+
+    Raises:
+        ContractError: it is something else than one SELECT.
     """
+    _check_select(query)
 
     def run(table: pa.Table) -> pa.Table:
         connection = _connection()
-        statements = connection.extract_statements(query)
-        if [statement.type.name for statement in statements] != ["SELECT"]:
-            raise ContractError(
-                f"rule {f'sql: {query}'!r} is not a query",
-                "one SELECT",
-                listed(statement.type.name for statement in statements) or "nothing",
-            )
         connection.register("batch", table)
         try:
             return connection.sql(query).to_arrow_table()
@@ -113,6 +130,18 @@ def sql_rule(query: str) -> RuleFunction:
             connection.unregister("batch")
 
     return run
+
+
+def _check_select(query: str) -> None:
+    import duckdb
+
+    try:
+        kinds = [statement.type.name for statement in _connection().extract_statements(query)]
+        got = listed(kinds) or "nothing"
+    except duckdb.Error as error:
+        kinds, got = [], cause(error)
+    if kinds != ["SELECT"]:
+        raise ContractError(f"rule {f'sql: {query}'!r} is not a query", "one SELECT", got)
 
 
 @functools.cache

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
 
 from scoring.errors import ContractError
+from scoring.formats import check_format
 
 FORMAT_VERSION: Final = 1
 """Version of the JSON documents that this module writes; raised when a reader of the old ones would go wrong."""
@@ -178,14 +178,7 @@ class Decision:
 
 
 def _fields(document: Any, what: str, *, derived: tuple[str, ...] = ()) -> dict[str, Any]:
-    version = document.get("format_version") if isinstance(document, Mapping) else None
-    if version != FORMAT_VERSION:
-        raise ContractError(
-            f"the {what} cannot be read",
-            f"format_version {FORMAT_VERSION}",
-            repr(version),
-            "It was written by another release of scoring: use that one.",
-        )
+    check_format(document, FORMAT_VERSION, f"the {what}")
     return {name: value for name, value in document.items() if name not in {"format_version", *derived}}
 
 

@@ -131,7 +131,7 @@ def _ended(
     Whoever tells about a night comes last: a run that has not ended by then died, and one without a record died early.
     """
     named = {"dag_run_id": dag_run_id} if dag_run_id else {}
-    runs = store.find(deployment, partition=partition, **cast("Any", named))
+    runs = store.find(deployment, partition=partition, dag_run_id=dag_run_id)
     record = next((run for run in runs if dag_run_id or not run.tags.get("dag_run_id")), None)
     must_have_ended = bool(dag_run_id or failure)
     if record is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scoring.checks.report import ExpectationResult, QualityReport, Severity, Verdict, worst
-from scoring.errors import ConfigurationError
+from scoring.errors import ContractError
 
 GOLDEN = Path(__file__).parent / "golden" / "report_v1.json"
 GOOD = ExpectationResult("expect_column_to_exist", "score", Severity.CRITICAL, True, "exists", "found")
@@ -57,5 +57,5 @@ def test_version_1_still_loads_and_is_still_written() -> None:
 
 def test_other_format_version_is_an_error() -> None:
     document = json.loads(GOLDEN.read_text("utf-8")) | {"format_version": 2}
-    with pytest.raises(ConfigurationError, match=r"expected format_version 1, got 2\. Read it with the release"):
+    with pytest.raises(ContractError, match=r"expected format_version 1, got 2\. It was written by another release"):
         QualityReport.from_json(document)

@@ -12,8 +12,9 @@ import pytest
 
 from scoring.checks import catalogue
 from scoring.checks.report import Severity
-from scoring.checks.suite import Expectation, Suite, load_suite
+from scoring.checks.suite import Expectation, Suite, load_suite, suites
 from scoring.errors import ConfigurationError
+from scoring.testing import write_deployment
 
 Load = Callable[[str], Suite]
 GOLDEN = Path(__file__).parent / "golden" / "suite.yaml"
@@ -23,6 +24,16 @@ BETWEEN = "expect_column_values_to_be_between"
 def one(type_: str, kwargs: str, rest: str = "") -> str:
     """Return the text of a suite with one expectation."""
     return f"expectations:\n  - type: {type_}\n    kwargs: {kwargs}\n    {rest}\n"
+
+
+@pytest.mark.parametrize("declared", [(), ("output",), ("input", "output")])
+def test_the_suites_of_a_deployment(tmp_path: Path, declared: tuple[str, ...]) -> None:
+    checks = {name: f"expectations/{name}.yaml" for name in reversed(declared)}
+    text = one(BETWEEN, "{column: x, min_value: 0}")
+    found = write_deployment(tmp_path / "tiny", files=dict.fromkeys(checks.values(), text), checks=checks)
+    assert [(name, suite.name, suite.file.name) for name, suite in suites(found).items()] == [
+        (name, name, f"{name}.yaml") for name in declared
+    ]
 
 
 def test_golden_suite() -> None:
@@ -70,7 +81,7 @@ def test_columns_that_a_suite_reads(load: Load, type_: str, kwargs: str, columns
     ("text", "sentence"),
     [
         ("", r"suite\.yaml is not an expectation suite: expected a key 'expectations', got NoneType"),
-        ("expectations: {", r"suite\.yaml is not YAML: got while parsing a flow"),
+        ("expectations: {", r"suite\.yaml is not YAML: got ParserError: while parsing a flow"),
         ("expectation: []", r"unknown key 'expectation': .* Did you mean 'expectations'\?"),
         ("expectations: []", r"'expectations' is not valid: expected a list of expectations, got \[\]"),
         ("expectations: {a: 1}", r"expected a list of expectations, got \{'a': 1\}"),

@@ -69,6 +69,40 @@ def test_validate_says_what_is_wrong_with_each(example: Path) -> None:
     assert re.search(r"broken/deployment\.yaml:2: unknown key 'ownr'.*Did you mean 'owner'\?", found["broken"])
 
 
+@pytest.mark.parametrize(
+    ("rule", "sentence"),
+    [
+        ({"python": "rules:apply"}, r"rule module 'rules' cannot be loaded: .*no_such_lib"),
+        ({"sql": "selec * from batch"}, r"is not a query: expected one SELECT, got ParserException"),
+        ({"sql": "drop table batch"}, r"is not a query: expected one SELECT, got DROP"),
+    ],
+)
+@pytest.mark.parametrize("command", ["validate", "deploy"])
+def test_rules_are_loaded_before_any_row(
+    example: Path, tmp_path: Path, command: str, rule: dict[str, str], sentence: str
+) -> None:
+    folder = tmp_path / "repository" / "ruled"
+    texts = {"rules.py": "import no_such_library\ndef apply(batch):\n    return batch\n"}
+    write_deployment(folder, files=texts, score={"pipeline": [{"rule": rule}, {"model": f"models:/{MODEL}@champion"}]})
+    done = call(command, str(folder), "--json")
+    assert done.exit_code == 2
+    assert re.search(sentence, done.stdout + done.stderr)
+    assert not (example.parent / "ruled").exists()
+
+
+def test_an_overview_shows_the_others_beside_a_broken_one(example: Path) -> None:
+    assert [row["error"] for row in document("status")] == [None]
+    assert "error" not in call("status").stdout
+    broken = example.parent / "broken"
+    broken.mkdir()
+    (broken / "deployment.yaml").write_text("name: broken\n", encoding="utf-8")
+    found = {row["deployment"]: row for row in document("status")}
+    assert "is missing" in found["broken"]["error"]
+    assert (found["broken"]["owner"], found["broken"]["partitions"]) == (None, None)
+    assert (found["example"]["error"], found["example"]["partitions"]) == (None, 0)
+    assert "is missing" in call("status").stdout
+
+
 def test_a_deployment_without_owner(example: Path) -> None:
     text = (example / "deployment.yaml").read_text("utf-8")
     lines = re.sub(r"owner:\n(  .*\n)+", "", text)

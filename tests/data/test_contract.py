@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import math
 from decimal import Decimal
+from itertools import permutations
 
 import numpy as np
 import pyarrow as pa
@@ -265,6 +266,48 @@ def test_without_a_contract_keys_and_signatures_say_what_rows_need() -> None:
         ContractColumn("city", pa.string(), nullable=True),
     )
     assert not contract.is_closed
+
+
+@pytest.mark.parametrize(
+    ("kinds", "type_", "nullable"),
+    [
+        (("double?", "double"), pa.float64(), False),
+        (("double?", "double?"), pa.float64(), True),
+        (("integer", "long?"), pa.int64(), False),
+        (("integer?", "double?"), pa.float64(), True),
+        (("float", "integer", "double"), pa.float64(), False),
+        (("string?", "string"), pa.string(), False),
+    ],
+)
+def test_the_signatures_of_all_models_count_whatever_their_order(
+    kinds: tuple[str, ...], type_: pa.DataType, *, nullable: bool
+) -> None:
+    models = [frozen_model(f"m{number}", {"x": kind}) for number, kind in enumerate(kinds)]
+    files = partition(pa.schema([("id", pa.int32()), ("x", pa.int32())]))
+    for ordered in permutations(models):
+        assert contract_of(source(), files, ordered).columns[1] == ContractColumn("x", type_, nullable)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "types"),
+    [
+        ("long", "double", ("int64", "double")),
+        ("integer", "float", ("int32", "float")),
+        ("string", "double", ("string", "double")),
+        ("boolean", "long", ("bool", "int64")),
+    ],
+)
+def test_signatures_that_do_not_fit_each_other_name_both_models(
+    first: str, second: str, types: tuple[str, str]
+) -> None:
+    models = [frozen_model("a", {"x": first}), frozen_model("b", {"x": second}, version=3)]
+    files = partition(pa.schema([("id", pa.int32()), ("x", pa.int32())]))
+    sentence = (
+        rf"types of column 'x' that do not fit each other: expected one type .*, "
+        rf"got {types[0]} \(model 'a' version 1\) and {types[1]} \(model 'b' version 3\)\. Declare its type in"
+    )
+    with pytest.raises(ContractError, match=sentence):
+        contract_of(source(), files, models)
 
 
 def test_a_key_that_no_file_has_is_missed_even_without_a_contract() -> None:

@@ -71,6 +71,28 @@ def test_a_missing_partition_names_the_nearest(lake: Input) -> None:
         list_partition(lake, "2013-01-10")
 
 
+@pytest.mark.parametrize(
+    ("value", "near"),
+    [
+        ("2012-12-31", "2013-01-01, 2013-01-02, 2013-01-03"),
+        ("2013-01-07", "2013-01-06, 2013-01-08, 2013-01-09"),
+        ("2014-01-01", "2013-01-07, 2013-01-08, 2013-01-09"),
+    ],
+)
+def test_the_nearest_partitions_lie_on_both_sides_or_at_the_end(lake: Input, value: str, near: str) -> None:
+    for day in range(1, 10):
+        if value != f"2013-01-0{day}":
+            (Path(lake.path) / f"day=2013-01-0{day}").mkdir(parents=True)
+    with pytest.raises(PartitionMissingError, match=rf"Nearest partitions: {near}\. Run"):
+        list_partition(lake, value)
+
+
+def test_fewer_partitions_than_are_named_are_all_named(lake: Input) -> None:
+    write(lake, "2013-01-05", rows=1)
+    with pytest.raises(PartitionMissingError, match=r"Nearest partitions: 2013-01-05\. Run"):
+        list_partition(lake, "2013-01-01")
+
+
 def test_no_partition_at_all_asks_for_the_path(lake: Input) -> None:
     with pytest.raises(PartitionMissingError, match=r"There is no partition in .*/lake at all: is the path right\?$"):
         list_partition(lake, "2013-01-10")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import duckdb
@@ -194,3 +195,72 @@ def test_a_publication_that_failed_once_can_be_repeated(site: Site, monkeypatch:
 
 def _store_away(*_: object, **__: object) -> int:
     raise StorageError("publishing failed", "an answer of the store", "none")
+
+
+def test_a_suite_about_the_table_alone_sees_all_rows(site: Site) -> None:
+    count = "expectations: [{type: expect_table_row_count_to_equal, kwargs: {value: %d}, severity: critical}]"
+    for suite in ("input", "output"):
+        (site.deployment.folder / "expectations" / f"{suite}.yaml").write_text(count % ROWS, "utf-8")
+    assert site.run().tags["checks"] == "passed"
+
+
+def test_a_run_that_failed_leaves_no_parts_and_adds_its_quarantined_rows(site: Site) -> None:
+    rows = night_rows().to_pylist()
+    rows[3]["x"] = None
+    site.put(night_rows().from_pylist(rows, schema=night_rows().schema), files=3, row_group_rows=50)
+    published = site.run()
+    for row in rows[:100]:
+        row["x"] = None
+    site.put(night_rows().from_pylist(rows, schema=night_rows().schema), files=3, row_group_rows=50)
+    with pytest.raises(DataError, match="too many rows"):
+        nightly.score(site.deployment, NIGHT)
+    names = [path.name for path in Path(site.deployment.output.path).rglob("*.parquet")]
+    assert names
+    assert all(name.startswith(published.run_id) for name in names)
+    quarantined = DeltaTable(quarantine_table(site.deployment).path).to_pyarrow_table().to_pylist()
+    by_run = Counter(row["run_id"] == published.run_id for row in quarantined)
+    assert by_run == {True: 1, False: 100}
+
+
+def test_input_that_changed_after_scoring_is_not_checked_against_other_rows(site: Site) -> None:
+    nightly.score(site.deployment, NIGHT)
+    site.put(night_rows(seed=9).slice(0, 300), files=3, row_group_rows=50)
+    with pytest.raises(DataError, match=r"was changed since it was scored: expected \d+ bytes, got \d+ bytes"):
+        nightly.check(site.deployment, NIGHT)
+
+
+def test_checking_a_published_run_again_leaves_it_published(site: Site) -> None:
+    run = site.run()
+    suite = site.deployment.folder / "expectations" / "output.yaml"
+    suite.write_text(suite.read_text("utf-8").replace("max_value: 1", "max_value: 0.5"), "utf-8")
+    with pytest.raises(DataError, match="It was published before"):
+        nightly.check(site.deployment, NIGHT)
+    assert RunStore().get(run.run_id).state is RunState.PUBLISHED
+    assert len(site.published()) == ROWS
+
+
+def test_each_step_can_be_told_its_run_when_two_are_under_way(site: Site) -> None:
+    ours, theirs = nightly.score(site.deployment, NIGHT), nightly.score(site.deployment, NIGHT)
+    assert nightly.check(site.deployment, NIGHT, run_id=ours.run_id).run_id == ours.run_id
+    nightly.publish(site.deployment, NIGHT, run_id=ours.run_id)
+    nightly.check(site.deployment, NIGHT, run_id=theirs.run_id)
+    with pytest.raises(SupersededError):
+        nightly.publish(site.deployment, NIGHT, run_id=theirs.run_id)
+    assert {row["run_id"] for row in site.published()} == {ours.run_id}
+    names = [path.name for path in Path(site.deployment.output.path).rglob("*.parquet")]
+    assert all(name.startswith(ours.run_id) for name in names)
+
+
+def test_the_published_version_is_that_of_the_runs_own_commit(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    nightly.score(site.deployment, NIGHT)
+    nightly.check(site.deployment, NIGHT)
+    with monkeypatch.context() as dying:
+        dying.setattr(nightly, "_publish_quarantine", _store_away)
+        with pytest.raises(StorageError):
+            nightly.publish(site.deployment, NIGHT)
+    site.put(night_rows(seed=8), "2024-03-01")
+    later = site.run("2024-03-01")
+    run = nightly.publish(site.deployment, NIGHT)
+    assert int(run.tags["published_version"]) < int(later.tags["published_version"])
+    old = DeltaTable(site.deployment.output.path, version=int(run.tags["published_version"])).to_pyarrow_table()
+    assert set(old["run_id"].to_pylist()) == {run.run_id}

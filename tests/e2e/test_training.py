@@ -204,3 +204,54 @@ def test_the_same_window_gives_the_same_model(lake: Path) -> None:
     deployment = deployment_in(lake)
     runs = [training.train(deployment, WINDOW, HOLDOUT) for _ in range(2)]
     assert np.isclose(runs[0].metrics["challenger_log_loss"], runs[1].metrics["challenger_log_loss"], rtol=0, atol=0)
+
+
+def test_champions_that_changed_since_the_comparison_are_not_replaced(lake: Path) -> None:
+    bad_champion(lake)
+    deployment = deployment_in(lake)
+    run = training.train(deployment, WINDOW, HOLDOUT)
+    bad_champion(lake)  # somebody promotes another version by hand
+    refused = promotion.redeploy(deployment, run.run_id)
+    assert not refused.is_promoted
+    assert "the champions have changed since" in refused.reason
+    assert Registry().aliased(MODEL, CHAMPION) == 3
+
+
+def test_only_a_finished_training_of_the_deployment_is_promoted(lake: Path) -> None:
+    deployment = deployment_in(lake)
+    store = RunStore()
+    foreign = store.start("other", kind=RunKind.TRAIN)
+    store.set_state(foreign, RunState.DONE)
+    unfinished = store.start("example", kind=RunKind.TRAIN)
+    scoring = store.start("example", "2024-01-01")
+    for run_id in (foreign, unfinished, scoring):
+        with pytest.raises(ConfigurationError, match="cannot be promoted: expected a finished training of 'example'"):
+            promotion.redeploy(deployment, run_id)
+
+
+def test_a_promotion_that_died_half_way_is_rolled_back(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad_champion(lake)
+    deployment = deployment_in(lake)
+    run = training.train(deployment, WINDOW, HOLDOUT)
+    real = Registry.set_alias
+
+    def dies(registry: Registry, name: str, alias: str, version: int) -> None:
+        real(registry, name, alias, version)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Registry, "set_alias", dies)
+        with pytest.raises(KeyboardInterrupt):
+            promotion.redeploy(deployment, run.run_id)
+    assert Registry().aliased(MODEL, CHAMPION) == 2
+    promotion.rollback(deployment)
+    assert Registry().aliased(MODEL, CHAMPION) == 1
+
+
+def test_hold_out_nights_that_the_champion_learned_from_are_refused(lake: Path) -> None:
+    deployment = deployment_in(lake)
+    promotion.redeploy(deployment, training.train(deployment, WINDOW, HOLDOUT).run_id)
+    earlier = Period(first=date(2024, 1, 1), last=date(2024, 1, 6))
+    inside = Period(first=date(2024, 1, 7), last=date(2024, 1, 12))
+    with pytest.raises(ConfigurationError, match=r"the champion .* learned from hold-out nights: .* 2024-01-10"):
+        training.train(deployment, earlier, inside)

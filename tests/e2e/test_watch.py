@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from scoring.errors import ConfigurationError, PartitionMissingError
+from scoring.errors import ConfigurationError, ContractError, DataError, PartitionMissingError
 from scoring.monitoring.performance import measure
 from scoring.monitoring.report import DecisionKind
-from scoring.runs import RunKind, RunStore
-from scoring.testing import PARTITION, example_rows, write_partition
+from scoring.runs import RunKind, RunState, RunStore
+from scoring.testing import FEATURES, MODEL, PARTITION, example_rows, register_sklearn, write_partition
 from scoring.watch import BACKFILL, DRIFT_ARTIFACT, DRIFT_PAGE, watch
 from tests.e2e.example import Site
 
@@ -89,7 +89,7 @@ def test_drift_in_a_row_retrains_once_and_keeps_its_reports(watched: Site) -> No
     decisions = []
     for number, night in enumerate(NIGHTS, 10):
         arrive(watched, night, rows(number, shift=3.0))
-        watched.run(night)
+        watched.run(night, dag_run_id=f"manual__{night}")
         seen = watch(watched.deployment, night)
         assert seen is not None
         decisions.append(seen.decision.kind)
@@ -163,5 +163,95 @@ def test_only_a_published_night_is_watched(watched: Site) -> None:
 
     arrive(watched, NIGHTS[0], rows(10))
     nightly.score(watched.deployment, NIGHTS[0])
-    with pytest.raises(ConfigurationError, match=r"is not published: expected state 'published', got 'staged'"):
+    with pytest.raises(ConfigurationError, match=r"has no published run: expected state 'published', got none"):
         watch(watched.deployment, NIGHTS[0])
+
+
+def test_a_decision_that_started_nothing_does_not_start_the_cooldown(watched: Site) -> None:
+    decisions = []
+    for number, night in enumerate(NIGHTS, 10):
+        arrive(watched, night, rows(number, shift=3.0))
+        watched.run(night)  # by hand: nobody starts a Dag
+        seen = watch(watched.deployment, night)
+        assert seen is not None
+        decisions.append(seen.decision.kind)
+    assert decisions == [DecisionKind.NOTIFY, DecisionKind.RETRAIN, DecisionKind.RETRAIN]
+
+
+def test_a_night_that_was_retrained_for_is_not_retrained_for_again(watched: Site) -> None:
+    for number, night in enumerate(NIGHTS[:2], 10):
+        arrive(watched, night, rows(number, shift=3.0))
+        watched.run(night)
+        watch(watched.deployment, night)
+    store = RunStore()
+    training = store.start("example", NIGHTS[1], kind=RunKind.TRAIN)
+    again = watch(watched.deployment, NIGHTS[1])
+    assert again is not None
+    assert again.decision.kind is DecisionKind.NOTIFY
+    assert "the last one was started by 2024-02-21" in " ".join(again.decision.reasons)
+    store.set_state(training, RunState.FAILED)
+    once_more = watch(watched.deployment, NIGHTS[1])
+    assert once_more is not None
+    assert once_more.decision.kind is DecisionKind.RETRAIN
+
+
+def test_a_night_is_judged_by_the_versions_that_scored_it(watched: Site, home: Path) -> None:
+    for number, night in enumerate(NIGHTS, 10):
+        arrive(watched, night, rows(number))
+        labels_arrive(home, night, rows(number))
+    watched.run(NIGHTS[0])
+    before = watch(watched.deployment, NIGHTS[0])
+    frame = rows(99).select(list(FEATURES)).to_pandas()
+    register_sklearn(MODEL, frame, 1 - np.asarray(rows(99)["label"]))
+    watched.run(NIGHTS[1])
+    after = watch(watched.deployment, NIGHTS[1])
+    assert before is not None
+    assert after is not None
+    # Both windows hold scores of version 2 alone.
+    assert next(column for column in after.drift.columns if column.column == "score").is_drifted is False
+    assert after.drift.current_rows == 2 * ROWS
+    assert after.performance is not None
+    assert "scored by these model versions" in (after.performance.skipped or "")
+    again = watch(watched.deployment, NIGHTS[0])
+    assert again is not None
+    assert again.drift == before.drift
+
+
+def test_labels_belong_to_their_night(watched: Site, home: Path) -> None:
+    # The same keys come again every night, with other labels.
+    for number, night in enumerate(NIGHTS, 10):
+        table = example_rows(ROWS, seed=number)
+        arrive(watched, night, table)
+        labels_arrive(home, night, table)
+        watched.run(night)
+    seen = watch(watched.deployment, NIGHTS[-1])
+    assert seen is not None
+    assert seen.performance is not None
+    assert seen.performance.rows == 2 * ROWS
+    scores = {(row[PARTITION], row["id"]): row["score"] for row in watched.published()}
+    nights = [(night, example_rows(ROWS, seed=number)) for number, night in enumerate(NIGHTS[:2], 10)]
+    pairs = [(scores[night, row["id"]], row["label"]) for night, table in nights for row in table.to_pylist()]
+    expected = measure([score for score, _ in pairs], [label for _, label in pairs], first="", last="")
+    assert seen.performance.roc_auc == pytest.approx(expected.roc_auc)
+
+
+def test_labels_without_their_column_are_named(watched: Site, home: Path) -> None:
+    for number, night in enumerate(NIGHTS, 10):
+        arrive(watched, night, rows(number))
+        write_partition(home / "labels", PARTITION, night, rows(number).select(["id"]))
+        watched.run(night)
+    with pytest.raises(ContractError, match=r"labels in .* expected .*id, label"):
+        watch(watched.deployment, NIGHTS[-1])
+
+
+def test_a_later_failure_does_not_hide_the_published_night(watched: Site) -> None:
+    from scoring import nightly
+
+    arrive(watched, NIGHTS[0], rows(10))
+    published = watched.run(NIGHTS[0])
+    (watched.lake / f"{PARTITION}={NIGHTS[0]}" / "part-000.parquet").write_bytes(b"cut short")
+    with pytest.raises(DataError):
+        nightly.score(watched.deployment, NIGHTS[0])
+    seen = watch(watched.deployment, NIGHTS[0])
+    assert seen is not None
+    assert seen.run_id == published.run_id

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +46,42 @@ def test_rules_of_one_module_share_it_and_different_texts_do_not_mix() -> None:
         source = f"VALUE = {number}\ndef a(batch): return batch.append_column('a', [[VALUE] * batch.num_rows])\n"
         graph = make_graph({"rule": {"python": "rules:a"}}, modules={"rules": source})
         assert graph.run(ROWS).column("a").to_pylist() == [number] * 3
+
+
+def test_a_rule_module_may_define_dataclasses() -> None:
+    source = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import ClassVar
+
+@dataclass(frozen=True)
+class Calendar:
+    column: str
+    kinds: ClassVar[int] = 1
+
+def apply(batch):
+    return batch.append_column(Calendar("a").column, [[1] * batch.num_rows])
+"""
+    graph = make_graph({"rule": {"python": "rules:apply"}}, modules={"rules": source})
+    assert graph.run(ROWS).column("a").to_pylist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        (
+            "import no_such_library",
+            r"^rule module 'rules' cannot be loaded: got ModuleNotFoundError: .*'no_such_library'\. It may import",
+        ),
+        ("LIMIT = 1 / 0", r"^rule module 'rules' cannot be loaded: got ZeroDivisionError: division by zero\.$"),
+        ("def apply(:", r"^rule module 'rules' cannot be loaded: got SyntaxError: .*rules\.py, line 1"),
+        ("raise SystemExit(0)", r"^rule module 'rules' cannot be loaded: got SystemExit: 0\.$"),
+    ],
+)
+def test_a_rule_module_that_fails_is_named_and_forgotten(source: str, sentence: str) -> None:
+    with pytest.raises(ContractError, match=sentence):
+        make_graph({"rule": {"python": "rules:apply"}}, modules={"rules": source})
+    assert not [name for name in sys.modules if name.endswith(hashlib.sha256(source.encode()).hexdigest())]
 
 
 def test_two_keys_are_both_watched() -> None:
@@ -126,7 +164,7 @@ def test_a_python_rule_that_breaks_the_batch_is_named(body: str, sentence: str) 
         ("select * from batch order by id", r"changed key 'id'"),
         ("select x from batch", r"dropped a key: expected columns id, got no id"),
         ("select *, nothing from batch", r"raised on 3 rows: got BinderException: .*nothing.* Columns: id, x, t\.$"),
-        ("selec * from batch", r"raised on 3 rows: got ParserException"),
+        ("selec * from batch", r"is not a query: expected one SELECT, got ParserException: .*selec"),
         ("", r"rule 'sql: ' is not a query: expected one SELECT, got nothing\.$"),
         ("create table kept as select * from batch", r"is not a query: expected one SELECT, got CREATE\.$"),
         ("select * from batch; select * from batch", r"is not a query: expected one SELECT, got SELECT, SELECT\.$"),

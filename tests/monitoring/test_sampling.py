@@ -101,6 +101,19 @@ def test_the_chosen_rows_never_change() -> None:
     assert np.flatnonzero(kept).tolist() == [5, 9, 23, 26, 29, 31, 40, 46, 49, 59, 72, 75]
 
 
+def test_text_that_repeats_has_the_hashes_of_text_that_does_not() -> None:
+    once = pa.array([None, "", *(f"AA{n}" for n in range(1998))])
+    often = pa.chunked_array([once.take(pa.array([n % 20 for n in range(3000)])), once.slice(7, 3)])
+    chosen = dict(zip(once.to_pylist(), keep_mask(table(once), keys=["key"], rate=0.5), strict=True))
+    found = keep_mask(pa.table({"key": often}), keys=["key"], rate=0.5)
+    assert found.tolist() == [chosen[value] for value in often.to_pylist()]
+
+
+def test_the_chosen_rows_never_change_where_text_repeats() -> None:
+    kept = keep_mask(pa.table({"text": [f"AA{n % 30}" for n in range(90)]}), keys=["text"], rate=0.2)
+    assert np.flatnonzero(kept).tolist() == [15, 21, 22, 26, 45, 51, 52, 56, 75, 81, 82, 86]
+
+
 @pytest.mark.parametrize(("rows", "wanted", "rate"), [(100, 10, 0.1), (5, 10, 1.0), (0, 10, 1.0), (3, 3, 1.0)])
 def test_rate(rows: int, wanted: int, rate: float) -> None:
     assert rate_for(rows, wanted) == rate
