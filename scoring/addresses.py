@@ -41,6 +41,12 @@ def mlflow_run(run_id: str) -> str | None:
     return None if ui is None else f"{ui}/#/runs/{quote(run_id, safe='')}"
 
 
+def where(run_id: str, report: Report) -> str:
+    """Return where people find a report: its page in Airflow if that address is known, else the artifact's name."""
+    ui = settings.ui()
+    return report_page(run_id, report, airflow=ui) if ui else f"artifact {report}/report.html of MLflow run {run_id}"
+
+
 def _framed(airflow: str, path: str) -> str:
     base = airflow.rstrip("/")
     # Airflow repeats the whole path of the framed page, so that of an Airflow below a path appears twice.

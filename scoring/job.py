@@ -51,11 +51,19 @@ def run_job(work: Callable[[JobArguments], Mapping[str, Any]]) -> None:
 
 
 @contextmanager
-def exit_codes() -> Iterator[None]:
-    """Turn a `ScoringError` into its sentence on stderr and its exit code; all else stays a traceback and code 1."""
+def exit_codes(*, as_json: bool = False) -> Iterator[None]:
+    """Turn a `ScoringError` into its sentence on stderr and its exit code; all else stays a traceback and code 1.
+
+    Args:
+        as_json: also print the error as one JSON document on stdout.
+    """
     try:
         yield
     except ScoringError as error:
+        if as_json:
+            facts = {"what": error.what, "expected": error.expected, "got": error.got, "hint": error.hint}
+            found = {"type": type(error).__name__, "exit_code": error.exit_code, "sentence": str(error), **facts}
+            sys.stdout.write(f"{json.dumps({'error': found}, indent=2)}\n")
         lines = [f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())]
         sys.stdout.flush()
         sys.stderr.write("\n".join(lines) + "\n")

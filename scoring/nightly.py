@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scoring.accounting import account, check_quarantine
+from scoring.addresses import Report, where
 from scoring.checks.page import render
-from scoring.checks.report import QualityReport, Verdict, worst
+from scoring.checks.report import ExpectationResult, QualityReport, Verdict, worst
 from scoring.checks.suite import suites
 from scoring.data.parts import Part, discard_parts
 from scoring.data.quarantine import SCHEMA as QUARANTINE_SCHEMA
@@ -125,19 +126,31 @@ def check(
         )
         store.put(run.run_id, QUALITY_PAGE, page)
         store.set_tags(run.run_id, {"checks": worst(reports)})
-        failed = [result for report in reports for result in report.failures if result.blocks]
+        failed = [(report.suite, result) for report in reports for result in report.failures if result.blocks]
         if failed:
-            raise DataError(
-                f"partition {value!r} of {deployment.name!r} failed {len(failed)} critical checks",
-                failed[0].expected,
-                failed[0].observed,
-                "It was published before: correct the data and score it again."
-                if run.state is RunState.PUBLISHED
-                else "Nothing was published; readers keep the version before. See the check result.",
-            )
+            raise _failed_checks(deployment, run, failed)
         if run.state is not RunState.PUBLISHED:
             store.set_state(run.run_id, RunState.CHECKED)
     return CheckedRun(run.run_id, reports)
+
+
+def _failed_checks(
+    deployment: Deployment, run: RunRecord, failed: Sequence[tuple[str, ExpectationResult]]
+) -> DataError:
+    suite, first = failed[0]
+    column = f", column {first.column}" if first.column else ""
+    more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+    after = (
+        "It was published before: correct the data and score it again."
+        if run.state is RunState.PUBLISHED
+        else "Nothing was published; readers keep the version before."
+    )
+    return DataError(
+        f"partition {run.partition!r} of {deployment.name!r} failed a critical check ({suite} suite{column}){more}",
+        first.expected,
+        first.observed,
+        f"{after} See {where(run.run_id, Report.QUALITY)}.",
+    )
 
 
 def publish(

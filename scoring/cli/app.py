@@ -37,7 +37,7 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check deployment files, rules and expectation suites. Loads rule modules; asks no server."""
-    with exit_codes():
+    with exit_codes(as_json=as_json):
         found = execute.validate(names or [])
         _print(
             found, as_json, lambda rows: show.table("Deployments", rows, {"deployment": "deployment", "error": "error"})
@@ -48,14 +48,14 @@ def validate(
 @app.command()
 def plan(name: Name, partition: PartitionOption, as_json: Json = False) -> None:
     """Show what a run would do: rows, splits, model versions, output columns. Reads footers only."""
-    with exit_codes():
+    with exit_codes(as_json=as_json):
         _print(execute.plan(name, partition), as_json, lambda found: show.facts(f"plan of {name} {partition}", found))
 
 
 @app.command()
 def run(name: Name, partition: PartitionOption, as_json: Json = False) -> None:
     """Score one partition here and now: score, check, publish, watch. Sends no mail: you are looking at it."""
-    with exit_codes():
+    with exit_codes(as_json=as_json):
         _print(execute.run(name, partition), as_json, lambda found: show.facts(f"{name} {partition}", found))
 
 
@@ -76,7 +76,7 @@ def train(  # noqa: PLR0917 - typer's options are keyword arguments in all but f
     as_json: Json = False,
 ) -> None:
     """Train challengers, register them, and compare them with the champions on hold-out nights."""
-    with exit_codes():
+    with exit_codes(as_json=as_json):
         found = execute.train(
             name,
             first=_date(first),
@@ -94,7 +94,7 @@ def deploy(
     as_json: Json = False,
 ) -> None:
     """Validate a deployment's folder, check that its models can be frozen, and install it for Airflow."""
-    with exit_codes():
+    with exit_codes(as_json=as_json):
         _print(execute.deploy(source), as_json, lambda found: show.facts("deployed", found))
 
 
@@ -108,7 +108,7 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """Make challengers champions if they won, or given versions in any case."""
-    with exit_codes():
+    with exit_codes(as_json=as_json):
         found = execute.promote(name, version or [], force=force)
         _print(found, as_json, lambda result: show.facts(f"promotion of {name}", result))
 
@@ -116,7 +116,7 @@ def promote(
 @app.command()
 def rollback(name: Name, as_json: Json = False) -> None:
     """Move the champions back to what the last promotion replaced."""
-    with exit_codes():
+    with exit_codes(as_json=as_json):
         _print(execute.rollback(name), as_json, lambda found: show.facts(f"roll-back of {name}", found))
 
 
@@ -126,7 +126,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """List the published partitions of a deployment."""
-    with exit_codes():
+    with exit_codes(as_json=as_json):
         if name is None:
             _print(execute.overview(), as_json, show.overview)
         else:
@@ -136,14 +136,14 @@ def status(
 @app.command()
 def drift(name: Name, partition: PartitionOption, as_json: Json = False) -> None:
     """Compare a published partition's window with the reference again, and show every column."""
-    with exit_codes():
+    with exit_codes(as_json=as_json):
         _print(execute.drift(name, partition), as_json, lambda found: show.drift(name, found))
 
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Look for known traps of this machine and say how to mend each."""
-    with exit_codes():
+    with exit_codes(as_json=as_json):
         found = execute.doctor()
         _print(
             found,

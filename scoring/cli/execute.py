@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from scoring import deployment as deployments
+from scoring import settings
 from scoring.cli import show
 from scoring.deployment import Deployment, Period
 from scoring.errors import ConfigurationError, ScoringError
@@ -31,7 +32,7 @@ def validate(names: Sequence[str]) -> list[dict[str, Any]]:
     from scoring.graph.compile import check_rules
 
     rows = []
-    for name in names or deployments.names():
+    for name in names or _all_names():
         try:
             found = deployments.load(name)
             suites(found)
@@ -55,6 +56,7 @@ def plan(name: str, partition: str) -> dict[str, Any]:
 def run(name: str, partition: str) -> dict[str, Any]:
     """Score, check, publish and watch one partition in this process."""
     from scoring import nightly
+    from scoring.addresses import Report, where
     from scoring.checks.report import worst
     from scoring.watch import watch
 
@@ -74,6 +76,7 @@ def run(name: str, partition: str) -> dict[str, Any]:
         "checks": worst(checked.reports),
         "published_version": int(record.tags["published_version"]),
         "table": deployment.output.path,
+        "check_result": where(record.run_id, Report.QUALITY),
         **({"warning": record.tags["warning"]} if "warning" in record.tags else {}),
     }
     if deployment.drift is not None:
@@ -84,6 +87,7 @@ def run(name: str, partition: str) -> dict[str, Any]:
                 "drift": seen.drift.share_of_drifted_columns,
                 "decision": seen.decision.kind,
                 "reasons": list(seen.decision.reasons),
+                "drift_report": where(record.run_id, Report.DRIFT),
             }
     return found
 
@@ -155,7 +159,7 @@ def status(name: str) -> list[dict[str, Any]]:
 def overview() -> list[dict[str, Any]]:
     """Return all deployments with how much of each is published; an error is a value, as in `validate`."""
     rows: list[dict[str, Any]] = []
-    for name in deployments.names():
+    for name in _all_names():
         row = {"deployment": name, **dict.fromkeys(("owner", "schedule", "partitions", "last", "error"))}
         try:
             found = deployments.load(name)
@@ -202,6 +206,18 @@ def _published(deployment: Deployment) -> list[dict[str, Any]]:
 
     found = (asdict(entry) for entry in partitions(deployment, limit=MAX_PARTITIONS) if entry.is_published)
     return [{key: entry[key] for key in STATUS_KEYS} for entry in found]
+
+
+def _all_names() -> list[str]:
+    found = deployments.names()
+    if not found:
+        raise ConfigurationError(
+            f"{settings.deployments_folder()} holds no deployment",
+            "folders with a deployment.yaml",
+            "none",
+            f"Set {settings.DEPLOYMENTS_VARIABLE}.",
+        )
+    return found
 
 
 def _chosen_windows(

@@ -13,7 +13,7 @@ from pyarrow import fs
 
 from scoring.data.storage import is_damage, open_storage, storage_errors
 from scoring.deployment import Input
-from scoring.errors import ConfigurationError, DataError, PartitionMissingError, cause, listed
+from scoring.errors import ConfigurationError, DataError, PartitionMissingError, ScoringError, cause, listed
 
 NEAREST: Final = 3
 """How many partitions beside a missing one are named."""
@@ -80,6 +80,7 @@ def list_partition(source: Input, value: str) -> Partition:
 
     Raises:
         PartitionMissingError: its folder does not exist or holds no file yet.
+        ConfigurationError: it never can, since all others are dates, or there is no partition at all.
         DataError: a file is not Parquet or is cut short, or there is no row at all.
         StorageError: the store does not answer.
     """
@@ -92,9 +93,7 @@ def list_partition(source: Input, value: str) -> Partition:
         key=lambda info: info.path,
     )
     if not infos:
-        raise PartitionMissingError(
-            f"partition {value!r} is missing", f"Parquet files in {location}", "none", _nearest(source, value)
-        )
+        raise _missing(source, value, location)
     files = tuple(_footer(filesystem, info) for info in infos)
     partition = Partition(source.partition, value, files)
     if partition.rows == 0:
@@ -148,11 +147,34 @@ def _footer(filesystem: fs.FileSystem, info: fs.FileInfo) -> InputFile:
     )
 
 
-def _nearest(source: Input, value: str) -> str:
-    values = existing_values(source.path, source.partition)
-    if not values:
-        return f"There is no partition in {source.path} at all: is the path right?"
+def _missing(source: Input, value: str, location: str) -> ScoringError:
+    """Return why a partition is not there: it may still come, or it never can."""
+    existing = existing_values(source.path, source.partition)
+    if not existing:
+        return ConfigurationError(
+            f"{source.path} has no partition at all",
+            f"folders {source.partition}=...",
+            "none",
+            "Is 'input.path' right?",
+        )
+    values = [found for found in existing if found != value]
     place = bisect_left(values, value)
     around = range(max(place - NEAREST, 0), min(place + NEAREST, len(values)))
-    near = [values[at] for at in sorted(sorted(around, key=lambda at: abs(at - place))[:NEAREST])]
-    return f"Nearest partitions: {listed(near)}. Run again when it has arrived."
+    near = listed(values[at] for at in sorted(sorted(around, key=lambda at: abs(at - place))[:NEAREST]))
+    if values and all(map(_is_date, values)) and not _is_date(value):
+        return ConfigurationError(
+            f"partition {value!r} cannot exist", "a date like those of the others", repr(value), f"Nearest: {near}."
+        )
+    return PartitionMissingError(
+        f"partition {value!r} is missing",
+        f"Parquet files in {location}",
+        "none",
+        f"Nearest partitions: {near or 'none'}. Run again when it has arrived.",
+    )
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False

@@ -10,16 +10,24 @@ from pyspark.sql import SparkSession
 
 from scoring import java, settings
 from scoring.deployment import Resources
+from scoring.errors import ConfigurationError
 
 
 def open_session(name: str, resources: Resources) -> SparkSession:
     """Return a session named `name` with what one task of the deployment needs.
 
     Under `spark-submit` its master and settings win; else the master is `settings.spark_master()`.
+
+    Raises:
+        ConfigurationError: there is no Java that Spark can use.
     """
     # Without it Spark's workers would use the first python3 on PATH, which is rarely this environment.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    if "JAVA_HOME" not in os.environ and (found := java.find()) is not None:
+    if not settings.is_spark_submit():
+        # Before Spark starts: without a usable Java it ends in a long traceback.
+        found = java.find()
+        if found is None:
+            raise ConfigurationError("Spark cannot start", f"Java 17 or 21 with {java.MODULE}", "none", java.ADVICE)
         os.environ["JAVA_HOME"] = str(found.home)
     builder = SparkSession.builder.appName(name)
     if not settings.is_spark_submit():

@@ -128,9 +128,40 @@ def test_plan_reads_footers_only(example: Path) -> None:
 
 
 def test_a_missing_partition_is_temporary(example: Path) -> None:
-    done = call("plan", "example", "-p", "2024-03-01")
+    done = call("plan", "example", "-p", "2024-03-01", "--json")
     assert done.exit_code == 75
     assert "partition '2024-03-01' is missing" in done.stderr
+    error = json.loads(done.stdout)["error"]
+    assert (error["type"], error["exit_code"]) == ("PartitionMissingError", 75)
+    assert error["sentence"] in done.stderr
+
+
+@pytest.mark.parametrize("value", ["2024-3-1", "2024-02-30", "tonight"])
+def test_a_partition_that_never_comes_is_not_temporary(example: Path, value: str) -> None:
+    done = call("plan", "example", "-p", value)
+    assert done.exit_code == 2
+    assert f"partition '{value}' cannot exist: expected a date like those of the others" in done.stderr
+
+
+def test_an_input_without_partitions_is_not_temporary(example: Path) -> None:
+    write_deployment(example, input={"columns": CONTRACT, "path": "${SCORING_HOME}/elsewhere"})
+    done = call("plan", "example", "-p", NIGHT)
+    assert done.exit_code == 2
+    assert "elsewhere has no partition at all" in done.stderr
+
+
+def test_no_deployments_at_all(home: Path) -> None:
+    for command in ("validate", "status"):
+        done = call(command)
+        assert done.exit_code == 2
+        assert "holds no deployment" in done.stderr
+
+
+def test_without_java_spark_is_not_started(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scoring.java.find", lambda: None)
+    done = call("run", "example", "-p", NIGHT)
+    assert done.exit_code == 2
+    assert re.search(r"Spark cannot start: expected Java 17 or 21 .*Install openjdk-17-jre-headless", done.stderr)
 
 
 @pytest.mark.parametrize("value", ["../2024", "", "a/b", "x;y"])

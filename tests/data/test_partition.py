@@ -94,7 +94,7 @@ def test_fewer_partitions_than_are_named_are_all_named(lake: Input) -> None:
 
 
 def test_no_partition_at_all_asks_for_the_path(lake: Input) -> None:
-    with pytest.raises(PartitionMissingError, match=r"There is no partition in .*/lake at all: is the path right\?$"):
+    with pytest.raises(ConfigurationError, match=r"/lake has no partition at all: .* Is 'input\.path' right\?$"):
         list_partition(lake, "2013-01-10")
 
 
