@@ -57,7 +57,7 @@ def check_quarantine(plan: Plan, results: Sequence[SplitResult]) -> None:
             f"too many rows of partition {plan.partition.value!r} break the input contract",
             f"at most {limit:.2%}",
             f"{rows} of {plan.partition.rows} rows ({share:.2%})",
-            f"They are kept, with reasons, in {plan.deployment.output.quarantine_path}.",
+            f"The first of them are kept, with reasons, in {plan.deployment.output.quarantine_path}.",
         )
 
 

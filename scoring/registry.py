@@ -71,25 +71,6 @@ class Registry:
                 files[model.digest] = content
         return frozen, files
 
-    def digests(self, deployment: Deployment, versions: Mapping[str, int] | None = None) -> dict[str, str] | None:
-        """Return the digest with which each model of a deployment was registered, by URI; no file is read.
-
-        Args:
-            deployment: whose models.
-            versions: as for `freeze`.
-
-        Returns:
-            None if a version was registered without its digest.
-
-        Raises:
-            ConfigurationError: unknown model, alias or version.
-            RegistryUnavailableError: MLflow does not answer.
-        """
-        uris = dict.fromkeys(step.model for step in deployment.model_steps)
-        tags = {uri: self._resolve(uri, versions).tags.get(DIGEST_TAG) for uri in uris}
-        found = {uri: digest for uri, digest in tags.items() if digest is not None}
-        return found if len(found) == len(tags) else None
-
     def version(self, name: str, reference: str) -> ModelVersion:
         """Return a version by number or alias (`@champion`).
 

@@ -16,7 +16,7 @@ import pytest
 from scoring import scorer, testing
 from scoring.accounting import account, check_quarantine
 from scoring.data.parts import read_parts
-from scoring.errors import ContractError, DataError, ModelError, PartitionMissingError, ScoringError, TransientError
+from scoring.errors import ConfigurationError, ContractError, DataError, ModelError, ScoringError, TransientError
 from scoring.monitoring.sampling import keep_mask
 from scoring.plan import Plan, make_plan
 from scoring.registry import Registry
@@ -410,7 +410,11 @@ def test_the_input_digest_follows_the_files(night: Night) -> None:
         ({"score": {"rule": {"sql": "select * from batch"}}}, ContractError, r"the graph adds no column"),
         ({"score": {"model": "models:/example@champion", "output": "id"}}, ContractError, r"taken|adds no column"),
         ({"input": {"columns": {"id": "int64", "z": "double"}}}, ContractError, r"lacks columns of the input contract"),
-        ({"input": {"partition": "hour"}}, PartitionMissingError, r"partition '2013-01-01' is missing"),
+        (
+            {"input": {"partition": "hour"}},
+            ConfigurationError,
+            r"/lake has no partition at all: expected folders hour=",
+        ),
     ],
 )
 def test_what_does_not_fit_is_found_before_any_row(

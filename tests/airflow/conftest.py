@@ -30,9 +30,9 @@ def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "airflow.db"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def start_airflow(airflow_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartAirflow]:
-    """Starts Airflows, and stops them at the end of the test session."""
+    """Starts Airflows, and stops them at the end of the test module: each keeps a core half busy."""
     running: list[RunningAirflow] = []
 
     def start(environment: Mapping[str, str], *, dags: Path = PROJECT / "dags") -> RunningAirflow:
