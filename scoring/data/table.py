@@ -51,8 +51,18 @@ class Table:
         return 0 if table is None else table.transaction_version(self._app_id(value)) or 0
 
     def version_of(self, value: str, generation: int) -> int:
-        """Return the table's version in which a partition's generation was published."""
-        return _version_of(DeltaTable(self.path), {"partition": value, "generation": generation})
+        """Return the table's version in which a partition's generation was published.
+
+        Looked for from the newest version down, by the transaction that each version names: delta-rs numbers the
+        entries of a history by a version that may be older than the newest entry.
+        """
+        version = int(DeltaTable(self.path).version())
+        while self._generation_in(version - 1, value) >= generation:
+            version -= 1
+        return version
+
+    def _generation_in(self, version: int, value: str) -> int:
+        return DeltaTable(self.path, version=version).transaction_version(self._app_id(value)) or 0
 
     def publish(
         self,
@@ -128,7 +138,7 @@ class Table:
                 app_transactions=[Transaction(self._app_id(value), current + 1)],
             ),
         )
-        return _version_of(table, commit)
+        return self.version_of(value, current + 1)
 
     def published(self) -> dict[str, PublishedPartition]:
         """Return the partitions of the current version by value."""
@@ -192,16 +202,6 @@ class Table:
             f"partition {value!r} was published by another run after this run had started",
             hint="Nothing of this run was published; readers see the other run's rows. Run again if you need to.",
         )
-
-
-def _version_of(table: DeltaTable, commit: Mapping[str, Any]) -> int:
-    """Return the version of our own commit; others may have committed other partitions since."""
-    table.update_incremental()
-    for entry in table.history():
-        facts = json.loads(entry.get(METADATA_KEY, "{}"))
-        if all(facts.get(name) == fact for name, fact in commit.items()):
-            return int(entry["version"])
-    return int(table.version())
 
 
 def _delta_fields(schema: pa.Schema) -> list[Any]:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from scoring import settings
 from scoring.stack.ports import Ports
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +36,8 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
     (folder / "nvidia-smi").write_text("#!/bin/sh\nprintf '0\\n1\\n'\n")
     (folder / "nvidia-smi").chmod(0o755)
     environment = {
-        **os.environ,
+        # MLflow leaves the address of the store that was used last in this process's environment.
+        **{name: value for name, value in os.environ.items() if name != settings.TRACKING_VARIABLE},
         "PATH": f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "SPARK_CONF_DIR": str(folder / "conf"),
         "SPARK_SECRET": "known to all parts",
