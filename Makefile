@@ -1,13 +1,13 @@
 # Each target creates .venv when it is missing or when pyproject.toml or constraints.txt have changed.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv java demo test lint up down clean
+.PHONY: help venv java demo test bench bench-quick lint up down clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 BIN := .venv/bin
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 venv: .venv/.installed ## Create .venv from pyproject.toml, pinned by constraints.txt
 
@@ -24,6 +24,14 @@ demo: java ## Score nights of real flights end to end, through drift, retraining
 test: java ## Run all tests
 	@$(BIN)/python scoring/stack/bootstrap.py test-tools
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: java ## Measure scoring beside other ways to score (about an hour); ARGS="--cases light --repeat 5"
+	@$(BIN)/python scoring/stack/bootstrap.py bench-tools
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-quick: java ## The same with two cases and fewer rows, in less than five minutes
+	@$(BIN)/python scoring/stack/bootstrap.py bench-tools
+	@$(BIN)/python -m tests.benchmarks --quick $(ARGS)
 
 lint: .venv/.installed ## Check style, types, import directions and docstrings
 	@$(BIN)/ruff check .

@@ -9,11 +9,17 @@ from scoring.job import JobArguments, run_job
 
 
 def work(arguments: JobArguments) -> dict[str, Any]:
-    """Score and return the run's id and counts."""
+    """Score and return the run's id, counts, speed and warnings."""
     run = nightly.score(
         arguments.deployment, arguments.partition, dag_run_id=arguments.dag_run_id, trigger=arguments.trigger
     )
-    return {"run_id": run.run_id, "rows": run.metrics["rows"], "quarantined": run.metrics["quarantined"]}
+    return {
+        "run_id": run.run_id,
+        "rows": run.metrics["rows"],
+        "quarantined": run.metrics["quarantined"],
+        "rows_per_s": run.metrics.get("rows_per_s"),
+        "warnings": list(run.warnings),
+    }
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 import duckdb
 from pyarrow import dataset
@@ -12,7 +13,7 @@ from scoring.data.storage import open_storage, storage_errors
 from scoring.deployment import Deployment
 from scoring.errors import MAX_EXAMPLES, DataError, TransientError, examples, listed
 from scoring.plan import Plan
-from scoring.scorer import SplitResult
+from scoring.results import SplitResult
 
 
 def account(plan: Plan, results: Sequence[SplitResult]) -> None:
@@ -27,21 +28,36 @@ def account(plan: Plan, results: Sequence[SplitResult]) -> None:
     if failed:
         raise min(failed, key=lambda error: isinstance(error, TransientError))
     counts = Counter(result.split for result in results)
-    wrong = [split.index for split in plan.splits if counts[split.index] != 1]
-    if wrong or len(results) != len(plan.splits):
+    # How many rows a query has, only those know who read them.
+    is_known = plan.partition.rows is not None
+    planned = {split.index: split.rows for split in plan.splits} if is_known else {r.split: r.rows_in for r in results}
+    wrong = [index for index in planned if counts[index] != 1]
+    if wrong or len(results) != len(planned):
         raise TransientError(
             f"the splits of partition {plan.partition.value!r} do not add up",
-            f"{len(plan.splits)} results, one per split",
+            f"{len(planned)} results, one per split",
             f"{len(results)} results; missing or double: {listed(wrong) or 'none'}",
         )
+    if sum(planned.values()) == 0:
+        raise DataError(
+            f"partition {plan.partition.value!r} is empty", "at least one row", "none", "Ask the upstream team."
+        )
     for result in results:
+        if result.rows_in != planned[result.split]:
+            raise TransientError(
+                f"split {result.split} of partition {plan.partition.value!r} was not read to its end",
+                f"{planned[result.split]} rows, as the files' footers say",
+                f"{result.rows_in} rows",
+                "Was a file replaced meanwhile? Run again.",
+            )
         if result.rows_in != result.rows_out + result.rows_quarantined:
             raise TransientError(
                 f"split {result.split} of partition {plan.partition.value!r} does not add up",
                 f"{result.rows_in} rows in",
                 f"{result.rows_out} rows out and {result.rows_quarantined} quarantined",
             )
-    _check_keys(plan.deployment, [result.part.path for result in results if result.part])
+    if not _keys_grow(results):
+        _check_keys(plan.deployment, [result.part.path for result in results if result.part])
 
 
 def check_quarantine(plan: Plan, results: Sequence[SplitResult]) -> None:
@@ -51,14 +67,22 @@ def check_quarantine(plan: Plan, results: Sequence[SplitResult]) -> None:
         DataError: there are too many.
     """
     rows, limit = sum(result.rows_quarantined for result in results), plan.deployment.input.max_quarantined_share
-    share = rows / plan.partition.rows
+    total = sum(result.rows_in for result in results)
+    share = rows / total
     if share > limit:
         raise DataError(
             f"too many rows of partition {plan.partition.value!r} break the input contract",
             f"at most {limit:.2%}",
-            f"{rows} of {plan.partition.rows} rows ({share:.2%})",
+            f"{rows} of {total} rows ({share:.2%})",
             f"The first of them are kept, with reasons, in {plan.deployment.output.quarantine_path}.",
         )
+
+
+def _keys_grow(results: Sequence[SplitResult]) -> bool:
+    """Return whether the workers saw that keys grow within each split, and that the splits' ranges lie apart."""
+    ranges = [result.key_range for result in results if result.rows_out]
+    known = sorted(bounds for bounds in ranges if bounds is not None)
+    return len(known) == len(ranges) and all(last < first for (_, last), (first, _) in pairwise(known))
 
 
 def _check_keys(deployment: Deployment, paths: Sequence[str]) -> None:

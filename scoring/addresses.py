@@ -23,6 +23,8 @@ class Report(StrEnum):
 
     QUALITY = "quality"
     DRIFT = "drift"
+    RUN = "run"
+    """What the run took: seconds, memory, splits."""
 
 
 def report_page(run_id: str, report: Report, *, airflow: str) -> str:

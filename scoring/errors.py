@@ -18,6 +18,7 @@ Facts are kept in `args`, so errors survive pickling between Spark's and Airflow
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import ClassVar, Final
 
@@ -35,6 +36,8 @@ MAX_EXAMPLE_CHARS: Final = 40
 """How long one example value is at most."""
 MAX_CAUSE_CHARS: Final = 300
 """How much of another library's error a sentence repeats at most."""
+COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+"""What makes text red in a terminal; delta-rs has it in its messages."""
 
 
 def listed(items: Iterable[object]) -> str:
@@ -52,7 +55,7 @@ def examples(values: Iterable[object]) -> str:
 
 def cause(error: BaseException) -> str:
     """Return another library's error in one line, cut to `MAX_CAUSE_CHARS`."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    text = " ".join(COLOUR.sub("", f"{type(error).__name__}: {error}").split())
     return text if len(text) <= MAX_CAUSE_CHARS else text[: MAX_CAUSE_CHARS - 1] + "…"
 
 

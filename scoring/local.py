@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from scoring.batch import Batch
 from scoring.data.contract import contract_of
-from scoring.data.partition import Partition, existing_values, list_partition
+from scoring.data.partition import Partition, existing_values, list_files, list_partition
 from scoring.data.storage import is_damage, open_storage, storage_errors
 from scoring.deployment import Deployment, Labels, ModelStep
 from scoring.errors import ConfigurationError, ContractError, DataError, PartitionMissingError, cause, listed
@@ -42,12 +42,12 @@ def read_rows(
     """
     source = deployment.input
     wanted = sorted(set(values))
-    existing = set(existing_values(source.path, source.partition))
+    existing = set(existing_values(source.location, source.partition))
     partitions = [list_partition(source, value) for value in wanted if value in existing]
     if not partitions:
         raise PartitionMissingError(
             f"no partition of {deployment.name!r} between {wanted[0]} and {wanted[-1]} exists",
-            f"Parquet files in {source.path}",
+            f"Parquet files in {source.location}",
             "none",
         )
     rate = rate_for(sum(partition.rows for partition in partitions), limit)
@@ -58,7 +58,7 @@ def read_rows(
 def _rows(deployment: Deployment, partition: Partition, models: Sequence[FrozenModel], rate: float) -> pa.Table:
     contract = contract_of(deployment.input, partition, models)
     contract.check_files(partition)
-    filesystem, _ = open_storage(deployment.input.path)
+    filesystem, _ = open_storage(deployment.input.location)
     tables = []
     for file in partition.files:
         with storage_errors(file.path), filesystem.open_input_file(file.path) as handle:
@@ -78,7 +78,9 @@ def run_graph(
     seen: dict[str, list[npt.NDArray[Any]]] = {}
 
     def predictors(model: FrozenModel, step: ModelStep) -> Predictor:
-        predictor = PREDICTORS.get(model, files[model.digest], method=step.method, device="cpu", threads=1)
+        predictor = PREDICTORS.get(
+            model, files[model.digest], method=step.method, precision=step.precision, compile=step.compile
+        )
         return _Recorder(predictor, seen.setdefault(model.name, []))
 
     result = compile_graph(graph, predictors).run(Batch(table)).table
@@ -137,11 +139,14 @@ def with_labels(table: pa.Table, deployment: Deployment, values: Iterable[str]) 
 def _labels(deployment: Deployment, labels: Labels, value: str, schema: pa.Schema) -> pa.Table:
     """Return keys, partition and label of one partition, with the key types of `schema`."""
     partition, columns = deployment.input.partition, [*deployment.input.keys, labels.column]
-    filesystem, root = open_storage(labels.path)
-    location = f"{root}/{partition}={value}"
+    filesystem, _ = open_storage(labels.path)
+    listing = list_files(labels.path, partition, value)
+    location, files = listing.place, [info.path for info in listing.infos]
     with storage_errors(location):
         try:
-            read = pq.read_table(location, filesystem=filesystem, columns=columns, partitioning=None)
+            read = pa.table({})
+            if files:
+                read = pq.read_table(files, filesystem=filesystem, columns=columns, partitioning=None)
             missing = [column for column in columns if column not in read.column_names]
             if missing:
                 raise ContractError(f"labels in {location} lack columns", listed(columns), f"no {listed(missing)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
@@ -16,19 +16,24 @@ import pyarrow.parquet as pq
 
 from scoring.accounting import account, check_quarantine
 from scoring.addresses import Report, where
+from scoring.capacity import check_memory
 from scoring.checks.page import render
 from scoring.checks.report import ExpectationResult, QualityReport, Verdict, worst
 from scoring.checks.suite import suites
-from scoring.data.parts import Part, discard_parts
+from scoring.data.parts import Part, absent_parts, discard_files
 from scoring.data.quarantine import SCHEMA as QUARANTINE_SCHEMA
+from scoring.data.shipping import ship
+from scoring.data.table import Change
 from scoring.deployment import Deployment
-from scoring.errors import ConfigurationError, DataError, SupersededError
+from scoring.errors import ConfigurationError, DataError, SupersededError, TerminalError, listed
 from scoring.formats import check_format
+from scoring.measurement import keep_report
 from scoring.plan import FORMAT_VERSION as PLAN_FORMAT_VERSION
-from scoring.plan import Plan, make_plan, output_table, partition_folder, quarantine_table
+from scoring.plan import Plan, kept_input_folder, make_plan, output_table, partition_folder, quarantine_table
 from scoring.registry import Registry
+from scoring.results import FOLDER as STAGED_FOLDER
+from scoring.results import SplitResult, forget_results, kept_results, read_sample
 from scoring.runs import RunRecord, RunState, RunStore, recorded
-from scoring.scorer import SplitResult, read_sample
 from scoring.staged import StagedRows
 
 PLAN_ARTIFACT: Final = "plan.json"
@@ -66,27 +71,48 @@ def score(deployment: Deployment, value: str, *, dag_run_id: str | None = None, 
     Raises:
         ScoringError: see `scoring.errors`; the run record says so too, and nothing is published.
     """
+    from scoring.spark.query import query_of
     from scoring.spark.score import score_on_spark
     from scoring.spark.session import open_session
+    from scoring.spark.site import worker_site
 
     store = RunStore()
     tags = {"trigger": trigger, **({"dag_run_id": dag_run_id} if dag_run_id else {})}
     run_id = store.start(deployment.name, value, tags=tags)
     with recorded(store, run_id):
-        plan, files = make_plan(deployment, value, registry=Registry())
+        query = None if deployment.input.path else query_of(deployment, value, run_id=run_id)
+        plan, files = make_plan(deployment, value, registry=Registry(), query=query)
         store.set_tags(run_id, {"model_versions": json.dumps(plan.model_versions)})
         session = open_session(f"scoring {deployment.name} {value}", deployment.resources)
         plan = plan.with_parallelism(session.sparkContext.defaultParallelism)
+        site = worker_site(session, deployment.resources)
+        if site is not None:
+            check_memory(plan, site)
         store.put_json(run_id, PLAN_ARTIFACT, plan.to_json())
-        start = time.perf_counter()
         try:
-            results = score_on_spark(session, plan, run_id=run_id, files=files)
+            kept = kept_results(deployment.output.path, plan.key)
+            done = {result.split for result in kept}
+            start = time.perf_counter()
+            missing = [split for split in plan.splits if split.index not in done]
+            limit, folder = deployment.resources.broadcast_bytes, f"{deployment.output.path}/{STAGED_FOLDER}"
+            shipped = ship(files, limit_bytes=limit, shared=folder)
+            scored = score_on_spark(session, plan, run_id=run_id, files=shipped, splits=missing)
             seconds = time.perf_counter() - start
+            results = [*kept, *scored]
             _warn_of_cpu(store, run_id, deployment, results)
-            _stage(store, run_id, plan, results, seconds=seconds)
-        except BaseException:
-            discard_parts(deployment.output.path, plan.folder, run_id)
+            account(plan, results)
+            master = session.sparkContext.master
+            keep_report(store, run_id, plan, scored, resumed=kept, seconds=seconds, master=master)
+            _stage(store, run_id, plan, results)
+        except Exception as error:
+            # Whatever else went wrong, the next attempt goes on from what there is: not with the rows of a query.
+            if query is None and not isinstance(error, TerminalError):
+                raise
+            discard_files(deployment.output.path, plan.folder, plan.key)
+            discard_files(deployment.output.path, plan.kept_input_folder, plan.key)
+            forget_results(deployment.output.path, plan.key)
             raise
+        forget_results(deployment.output.path, plan.key)
     return store.get(run_id)
 
 
@@ -188,10 +214,12 @@ def publish(
         try:
             version = _publish_parts(deployment, value, run.run_id, plan, staged)
         except SupersededError:
-            discard_parts(deployment.output.path, partition_folder(deployment, value), run.run_id)
+            _discard_superseded(deployment, value, plan)
             raise
         quarantined = [Part.from_json(part) for part in staged["quarantined"]]
         _publish_quarantine(deployment, value, run.run_id, quarantined, is_added=False)
+        # Those of runs that failed their checks too: this one is newer.
+        discard_files(deployment.output.path, kept_input_folder(deployment, value), "")
         # An attempt at this or an earlier task may have failed before.
         store.set_tags(run.run_id, {"published_version": str(version), "error": ""})
         store.set_state(run.run_id, RunState.PUBLISHED)
@@ -233,16 +261,36 @@ def _publish_parts(
     table = output_table(deployment)
     parts = [Part.from_json(part) for part in staged["parts"]]
     current = table.published().get(value)
-    # A task may die between the commit and its record: then the table already names our parts.
-    if current is not None and set(current.paths) == {part.path for part in parts}:
+    # A task may die between the commit and its record: then the table already names our parts as ours.
+    if current is not None and current.run_ids == {run_id}:
         return table.version_of(value, plan["generation"] + 1)
+    absent = absent_parts(deployment.output.path, parts)
+    if absent:
+        raise ConfigurationError(
+            f"part files of run {run_id!r} are gone",
+            f"the {len(parts)} files that it wrote to {deployment.output.path}",
+            f"no {listed(absent)}",
+            "Score the partition again.",
+        )
     return table.publish(
-        value,
-        parts,
-        schema=pa.ipc.read_schema(pa.BufferReader(bytes.fromhex(staged["schema"]))),
-        generation=plan["generation"],
-        facts={"run_id": run_id, "graph_digest": plan["graph_digest"], "rows": staged["rows"]},
+        Change(
+            value,
+            parts,
+            schema=pa.ipc.read_schema(pa.BufferReader(bytes.fromhex(staged["schema"]))),
+            run_id=run_id,
+            generation=plan["generation"],
+            facts={"graph_digest": plan["graph_digest"], "rows": staged["rows"]},
+        )
     )
+
+
+def _discard_superseded(deployment: Deployment, value: str, plan: Mapping[str, Any]) -> None:
+    """Delete the parts of a run that lost, unless the run that won has published just these."""
+    table = output_table(deployment)
+    winner = table.published(table.version_of(value, plan["generation"] + 1))[value]
+    if not any(plan["key"] in path for path in winner.paths):
+        discard_files(deployment.output.path, partition_folder(deployment, value), plan["key"])
+        discard_files(deployment.output.path, kept_input_folder(deployment, value), plan["key"])
 
 
 def _publish_quarantine(
@@ -255,27 +303,11 @@ def _publish_quarantine(
     """
     table = quarantine_table(deployment)
     if parts or (not is_added and value in table.published()):
-        facts = {"run_id": run_id}
-        table.publish(value, parts, schema=QUARANTINE_SCHEMA, generation=None, facts=facts, is_added=is_added)
+        table.publish(Change(value, parts, QUARANTINE_SCHEMA, run_id, generation=None, is_added=is_added))
 
 
-def _stage(store: RunStore, run_id: str, plan: Plan, results: Sequence[SplitResult], *, seconds: float) -> None:
-    """Account for all rows, keep the quarantined ones, and record the parts."""
-    account(plan, results)
-    rows = sum(result.rows_out for result in results)
-    timings = [asdict(result.timings) for result in results]
-    store.log_metrics(
-        run_id,
-        {
-            "rows": rows,
-            "quarantined": sum(result.rows_quarantined for result in results),
-            "seconds": seconds,
-            "rows_per_s": rows / seconds,
-            "splits": len(results),
-            "model_loads": sum(result.model_loads for result in results),
-            **{name: sum(timing[name] for timing in timings) for name in timings[0]},
-        },
-    )
+def _stage(store: RunStore, run_id: str, plan: Plan, results: Sequence[SplitResult]) -> None:
+    """Keep the quarantined rows, and record the parts."""
     quarantined = [result.quarantined for result in results if result.quarantined]
     try:
         check_quarantine(plan, results)
@@ -287,13 +319,14 @@ def _stage(store: RunStore, run_id: str, plan: Plan, results: Sequence[SplitResu
         PARTS_ARTIFACT,
         {
             "format_version": PARTS_FORMAT_VERSION,
-            "rows": rows,
+            "rows": sum(result.rows_out for result in results),
             "schema": plan.schema.serialize().to_pybytes().hex(),
             "parts": [result.part.to_json() for result in results if result.part],
             "quarantined": [part.to_json() for part in quarantined],
+            "kept_input": [result.kept_input.to_json() for result in results if result.kept_input],
         },
     )
-    sample = read_sample(list(results))
+    sample = read_sample(results)
     if sample is not None:
         sink = pa.BufferOutputStream()
         pq.write_table(sample, sink)
@@ -303,10 +336,9 @@ def _stage(store: RunStore, run_id: str, plan: Plan, results: Sequence[SplitResu
 
 def _warn_of_cpu(store: RunStore, run_id: str, deployment: Deployment, results: Sequence[SplitResult]) -> None:
     devices = sorted({result.device for result in results})
-    tags = {"devices": ", ".join(devices)}
+    store.set_tags(run_id, {"devices": ", ".join(devices)})
     if deployment.resources.gpus_per_task and "cpu" in devices:
-        tags["warning"] = "no GPU was found on the Spark executors: scored on the CPU, as 'resources.allow_cpu' says"
-    store.set_tags(run_id, tags)
+        store.warn(run_id, "no GPU was found on the Spark executors: scored on the CPU, as 'resources.allow_cpu' says")
 
 
 def _read(store: RunStore, run: RunRecord, artifact: str) -> Any:

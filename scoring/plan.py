@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Final
 
 import pyarrow as pa
 
+from scoring.checks.suite import suites
 from scoring.data.contract import Contract, contract_of
 from scoring.data.partition import Partition, list_partition
+from scoring.data.query import AnyPartition, Query
 from scoring.data.splits import Split, plan_splits
-from scoring.data.table import Table
+from scoring.data.table import RUN_COLUMN, Table
 from scoring.deployment import Deployment
 from scoring.errors import ContractError, listed
 from scoring.graph.compile import GraphSource, graph_schema, graph_source, output_columns
@@ -22,7 +24,8 @@ from scoring.models.base import Files, FrozenModel
 from scoring.monitoring.sampling import rate_for
 from scoring.registry import Registry
 
-RUN_COLUMN: Final = "run_id"
+KEY_CHARS: Final = 32
+"""Of the sha256 that names a plan's files."""
 FORMAT_VERSION: Final = 1
 """Of `plan.json` in the run record."""
 
@@ -32,7 +35,7 @@ class Plan:
     """One run of one deployment over one partition; plain data that travels to Spark executors."""
 
     deployment: Deployment
-    partition: Partition
+    partition: AnyPartition
     contract: Contract
     graph: GraphSource
     features: pa.Schema
@@ -40,15 +43,20 @@ class Plan:
     outputs: pa.Schema
     """Columns that the graph adds and the table gets."""
     splits: tuple[Split, ...]
+    """Of the partition's files; none for a query, which Spark cuts."""
     sample_rate: float
     generation: int
     """Of the output partition when the plan was made; see `Table.publish`."""
+    kept_input: tuple[str, ...] = ()
+    """Columns of a query's rows that workers keep for the input suite; files are read again instead."""
 
     def with_parallelism(self, cores: int) -> Plan:
         """Return the plan with splits enough for all tasks that can run at once on so many cores."""
+        if not isinstance(self.partition, Partition):
+            return self
         resources = self.deployment.resources
         tasks = cores // resources.cpus_per_task
-        return replace(self, splits=plan_splits(self.partition, split_rows=resources.split_rows, at_least=tasks))
+        return replace(self, splits=plan_splits(self.partition, split_bytes=resources.split_bytes, at_least=tasks))
 
     @property
     def folder(self) -> str:
@@ -56,16 +64,38 @@ class Plan:
         return partition_folder(self.deployment, self.partition.value)
 
     @property
-    def schema(self) -> pa.Schema:
-        """Columns of the part files: keys, kept columns, outputs, `run_id`."""
-        kept = [self.features.field(name) for name in _kept(self.deployment)]
-        return pa.schema([*kept, *self.outputs, pa.field(RUN_COLUMN, pa.string())])
+    def kept_input_folder(self) -> str:
+        """Folder of the rows that are kept for the input suite, relative to the table."""
+        return kept_input_folder(self.deployment, self.partition.value)
 
     @property
-    def input_digest(self) -> str:
-        """sha256 over paths, sizes and row counts of the partition's files."""
-        files = [(file.path, file.size_bytes, file.rows) for file in self.partition.files]
-        return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    def kept_input_schema(self) -> pa.Schema:
+        """Columns of the rows that are kept for the input suite."""
+        return pa.schema([self.features.field(name) for name in self.kept_input])
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the part files: keys, kept columns, outputs. The table adds the partition and `run_id`."""
+        return pa.schema([*(self.features.field(name) for name in _kept(self.deployment)), *self.outputs])
+
+    @property
+    def key(self) -> str:
+        """Name of what the run writes: the same for two runs exactly when they would write the same rows to the same
+        files, so that one may take over what the other left.
+
+        A generation is published once, so no file of a published version is ever written again.
+        """
+        facts = {
+            "graph": self.graph.digest,
+            "input": self.partition.digest,
+            "contract": self.contract.to_json(),
+            "columns": self.schema.names,
+            "sample_rate": self.sample_rate,
+            "resources": self.deployment.resources.model_dump(mode="json"),
+            "splits": [asdict(split) for split in self.splits],
+            "generation": self.generation,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:KEY_CHARS]
 
     @property
     def model_versions(self) -> dict[str, int]:
@@ -78,15 +108,15 @@ class Plan:
             "format_version": FORMAT_VERSION,
             "deployment": self.deployment.name,
             "partition": self.partition.value,
-            "rows": self.partition.rows,
-            "files": [{"path": f.path, "rows": f.rows, "size_bytes": f.size_bytes} for f in self.partition.files],
+            **self.partition.to_json(),
             "splits": len(self.splits),
             "models": [
                 {"uri": uri, "name": m.name, "version": m.version, "sha256": m.digest, "flavor": m.flavor}
                 for uri, m in self.graph.models.items()
             ],
             "graph_digest": self.graph.digest,
-            "input_digest": self.input_digest,
+            "input_digest": self.partition.digest,
+            "key": self.key,
             "features": self.features.names,
             "columns": {field.name: str(field.type) for field in self.schema},
             "contract": self.contract.to_json(),
@@ -105,18 +135,26 @@ def partition_folder(deployment: Deployment, value: str) -> str:
     return f"{deployment.input.partition}={value}"
 
 
+def kept_input_folder(deployment: Deployment, value: str) -> str:
+    """Return the folder of a query's rows that are kept for the input suite; readers of Delta tables ignore it."""
+    return f"_input/{partition_folder(deployment, value)}"
+
+
 def quarantine_table(deployment: Deployment) -> Table:
     """Return the table of rows that broke the deployment's input contract."""
     return Table(deployment.output.quarantine_path, deployment.input.partition)
 
 
-def make_plan(deployment: Deployment, value: str, *, registry: Registry) -> tuple[Plan, Mapping[str, Files]]:
+def make_plan(
+    deployment: Deployment, value: str, *, registry: Registry, query: Query | None = None
+) -> tuple[Plan, Mapping[str, Files]]:
     """Plan the scoring of one partition. Runs on the driver; reads footers and model files, no rows.
 
     Args:
         deployment: what to score and how.
         value: the partition.
         registry: resolves every model alias, once.
+        query: what Spark says of the partition, for an input that is not files.
 
     Returns:
         The plan, and the model files by digest.
@@ -126,9 +164,10 @@ def make_plan(deployment: Deployment, value: str, *, registry: Registry) -> tupl
         DataError, PartitionMissingError: the partition is unreadable, empty or missing.
         RegistryUnavailableError, StorageError: MLflow or the store does not answer.
     """
-    partition = list_partition(deployment.input, value)
+    partition = list_partition(deployment.input, value) if query is None else query
     models, files = registry.freeze(deployment)
     contract, graph, features, outputs = fit(deployment, partition, models)
+    drift, split_bytes = deployment.drift, deployment.resources.split_bytes
     plan = Plan(
         deployment=deployment,
         partition=partition,
@@ -136,15 +175,25 @@ def make_plan(deployment: Deployment, value: str, *, registry: Registry) -> tupl
         graph=graph,
         features=features,
         outputs=outputs,
-        splits=plan_splits(partition, split_rows=deployment.resources.split_rows),
-        sample_rate=rate_for(partition.rows, deployment.drift.sample_rows) if deployment.drift else 0.0,
+        splits=plan_splits(partition, split_bytes=split_bytes) if isinstance(partition, Partition) else (),
+        sample_rate=rate_for(partition.rows, drift.sample_rows) if drift and partition.rows else 0.0,
         generation=output_table(deployment).generation(value),
+        kept_input=() if query is None else _checked_columns(deployment, contract),
     )
     return plan, files
 
 
+def _checked_columns(deployment: Deployment, contract: Contract) -> tuple[str, ...]:
+    """Return the columns that the input suite asks for, with the keys; none without a suite."""
+    suite = suites(deployment).get("input")
+    if suite is None:
+        return ()
+    asked = None if suite.columns is None else {*deployment.input.keys, *suite.columns}
+    return tuple(name for name in contract.schema.names if asked is None or name in asked)
+
+
 def fit(
-    deployment: Deployment, partition: Partition, models: Mapping[str, FrozenModel]
+    deployment: Deployment, partition: AnyPartition, models: Mapping[str, FrozenModel]
 ) -> tuple[Contract, GraphSource, pa.Schema, pa.Schema]:
     """Check that files, contract, graph and output fit each other; return contract, graph, features and outputs.
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 TAG_PREFIX: Final = "scoring."
 PAGE_RUNS: Final = 100
 """Runs asked for at once where all may be walked through."""
+_WARNING: Final = "warning"
+"""Tag that holds a run's warnings, one a line."""
 
 
 class RunKind(StrEnum):
@@ -79,6 +81,11 @@ class RunRecord:
         """Registered model name to version, as frozen for the run."""
         versions: dict[str, int] = json.loads(self.tags.get("model_versions", "{}"))
         return versions
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What people should look at although nothing failed, in sentences."""
+        return tuple(self.tags.get(_WARNING, "").splitlines())
 
 
 @contextlib.contextmanager
@@ -172,6 +179,12 @@ class RunStore:
 
         with available():
             self._client.log_batch(run_id, tags=[RunTag(TAG_PREFIX + name, value) for name, value in tags.items()])
+
+    def warn(self, run_id: str, sentence: str) -> None:
+        """Add a warning to those that people are shown of the run; the same one once."""
+        warnings = self.get(run_id).warnings
+        if sentence not in warnings:
+            self.set_tags(run_id, {_WARNING: "\n".join((*warnings, sentence))})
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
         """Log metrics; the last value of a name counts."""

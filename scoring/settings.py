@@ -16,6 +16,14 @@ UI_VARIABLE: Final = "SCORING_UI"
 SPARK_MASTER_VARIABLE: Final = "SCORING_SPARK_MASTER"
 SMTP_VARIABLE: Final = "AIRFLOW_CONN_SMTP_DEFAULT"
 MAIL_FROM_VARIABLE: Final = "SCORING_MAIL_FROM"
+ENDPOINT_VARIABLES: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+REGION_VARIABLES: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
+STORE_VARIABLES: Final = (
+    *ENDPOINT_VARIABLES,
+    *REGION_VARIABLES,
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+)
+"""What Amazon's own tools read, and what all of ours that open an S3-compatible store are given."""
 
 
 def home() -> Path:
@@ -63,6 +71,21 @@ def spark_master() -> str:
 def mail_from() -> str:
     """Return the sender of mails to owners (`$SCORING_MAIL_FROM`, else `scoring@localhost`)."""
     return os.environ.get(MAIL_FROM_VARIABLE) or "scoring@localhost"
+
+
+def store_endpoint() -> str | None:
+    """Return the address of the S3-compatible store (`$AWS_ENDPOINT_URL_S3`, `$AWS_ENDPOINT_URL`); None: Amazon's."""
+    return next((value for name in ENDPOINT_VARIABLES if (value := os.environ.get(name))), None)
+
+
+def store_region() -> str | None:
+    """Return the region of the S3-compatible store (`$AWS_REGION`, `$AWS_DEFAULT_REGION`); None if none is set."""
+    return next((value for name in REGION_VARIABLES if (value := os.environ.get(name))), None)
+
+
+def store_variables() -> Mapping[str, str]:
+    """Return the variables with which an S3-compatible store is opened, as far as they are set."""
+    return {name: value for name in STORE_VARIABLES if (value := os.environ.get(name))}
 
 
 def variables() -> Mapping[str, str]:

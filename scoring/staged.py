@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scoring.data.contract import Contract
-from scoring.data.parts import read_parts
+from scoring.data.parts import Part, absent_parts, read_parts
 from scoring.data.storage import open_storage, storage_errors
 from scoring.deployment import Deployment
-from scoring.errors import DataError
+from scoring.errors import ConfigurationError, DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,30 @@ class StagedRows:
             columns: which, besides the keys; None: all.
 
         Raises:
+            ConfigurationError: the rows of a query are no longer kept.
             DataError: a file was changed since it was scored.
             StorageError: a file cannot be read.
         """
+        if "query" in self.plan:
+            return self._kept_input(columns)
         contract = Contract.from_json(self.plan["contract"])
         if columns is not None:
             contract = contract.only((*self.deployment.input.keys, *columns))
         return pa.concat_tables(self._accepted(file, contract) for file in self._files())
+
+    def _kept_input(self, columns: Iterable[str] | None) -> pa.Table:
+        """Return the rows of a query that its workers kept; they are deleted when the run is published."""
+        root = self.deployment.output.path
+        parts = [Part.from_json(part) for part in self.parts["kept_input"]]
+        if not parts or absent_parts(root, parts):
+            raise ConfigurationError(
+                f"the input rows of partition {self.plan['partition']!r} are not kept",
+                "rows of a run that was scored with this input suite and is not published",
+                "none",
+                "Score the partition again.",
+            )
+        asked = None if columns is None else sorted({*self.deployment.input.keys, *columns})
+        return read_parts(root, [part.path for part in parts], asked)
 
     def output(self, columns: Iterable[str] | None) -> pa.Table:
         """Return the rows of the staged parts.
@@ -63,7 +80,7 @@ class StagedRows:
             rows = read_parts(self.deployment.output.quarantine_path, paths, ["file", "row_in_file"])
             for row in rows.to_pylist():
                 quarantined.setdefault(row["file"], []).append(row["row_in_file"])
-        filesystem, _ = open_storage(self.deployment.input.path)
+        filesystem, _ = open_storage(self.deployment.input.location)
         for file in self.plan["files"]:
             with storage_errors(file["path"]):
                 size = filesystem.get_file_info(file["path"]).size
@@ -78,7 +95,7 @@ class StagedRows:
 
     def _accepted(self, file: tuple[str, int, list[int]], contract: Contract) -> pa.Table:
         path, rows, quarantined = file
-        filesystem, _ = open_storage(self.deployment.input.path)
+        filesystem, _ = open_storage(self.deployment.input.location)
         with storage_errors(path), filesystem.open_input_file(path) as handle:
             raw = pq.read_table(handle, columns=[column.name for column in contract.columns])
         if quarantined:

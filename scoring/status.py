@@ -11,6 +11,7 @@ from typing import Any, Final
 from scoring.deployment import Deployment
 from scoring.registry import CHAMPION, Registry, names
 from scoring.runs import RunRecord, RunState, RunStore
+from scoring.throughput.report import ARTIFACT, RunReport
 
 _UNFINISHED: Final = frozenset({RunState.RUNNING, RunState.STAGED, RunState.CHECKED})
 
@@ -36,6 +37,8 @@ class PartitionStatus:
     """Version of the output table that this run wrote."""
     rows_per_s: float | None
     seconds: float | None
+    warnings: tuple[str, ...]
+    """What to look at although nothing failed, in sentences: a slow run, a missing GPU."""
     error: str | None
     """What failed, in one sentence."""
     dag_run_id: str | None
@@ -48,10 +51,11 @@ class PartitionStatus:
 
     @property
     def needs_attention(self) -> bool:
-        """Whether the run failed, a check did not pass, or drift led to a decision."""
+        """Whether the run failed or warns, a check did not pass, or drift led to a decision."""
         return (
             self.state is RunState.FAILED
             or self.error is not None
+            or bool(self.warnings)
             or self.checks not in (None, "passed")
             or self.decision not in (None, "none")
         )
@@ -62,6 +66,7 @@ class PartitionStatus:
             **asdict(self),
             "model_versions": dict(self.model_versions),
             "decision_reasons": list(self.decision_reasons),
+            "warnings": list(self.warnings),
             "started": self.started.isoformat(),
         }
 
@@ -79,6 +84,22 @@ def partitions(deployment: Deployment, *, limit: int = 100, prefix: str = "") ->
             break
         found.extend(_status(run) for run in _standing(attempts))
     return found
+
+
+def standing(deployment: Deployment, value: str) -> list[PartitionStatus]:
+    """Return how one partition stands, as `partitions` does; empty if it was never scored."""
+    runs = RunStore().find(deployment.name, partition=value)
+    return [_status(run) for run in _standing(iter(runs))]
+
+
+def run_report(run_id: str) -> RunReport | None:
+    """Return what a run took; None if it did not come to the end of scoring.
+
+    Raises:
+        ContractError: another release wrote it, or it is damaged.
+    """
+    document = RunStore().read_json(run_id, ARTIFACT)
+    return None if document is None else RunReport.from_json(document)
 
 
 def champions(deployment: Deployment) -> dict[str, int | None]:
@@ -114,6 +135,7 @@ def _status(run: RunRecord) -> PartitionStatus:
         published_version=_whole(_number(run.tags.get("published_version"))),
         rows_per_s=run.metrics.get("rows_per_s"),
         seconds=run.metrics.get("seconds"),
+        warnings=run.warnings,
         error=run.tags.get("error") or None,
         dag_run_id=run.tags.get("dag_run_id") or None,
         started=run.started,

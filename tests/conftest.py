@@ -6,12 +6,15 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from scoring import java, settings
 from scoring.runs import RunStore
+from tests.object_store import ObjectStore, running_store
 
 FORGOTTEN = (
     settings.DEPLOYMENTS_VARIABLE,
@@ -26,12 +29,17 @@ FORGOTTEN = (
 """Variables of the developer's shell that would send a test elsewhere."""
 HOME = pytest.StashKey[Path]()
 
+# The same examples everywhere, so that a change is judged by itself; `--hypothesis-profile search` looks for new ones.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("search", max_examples=2_000, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("repeatable")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Settle the environment before any test module is imported: Airflow and MLflow read it at their import."""
     home = Path(tempfile.mkdtemp(prefix="scoring-tests-"))
     config.stash[HOME] = home
-    for name in [name for name in os.environ if name in FORGOTTEN or name.startswith("AIRFLOW")]:
+    for name in [name for name in os.environ if name in FORGOTTEN or name.startswith(("AIRFLOW", "AWS_"))]:
         del os.environ[name]
     usable = java.find()
     os.environ.update(
@@ -40,6 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
             "AIRFLOW_HOME": str(home / "airflow"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            "AWS_EC2_METADATA_DISABLED": "true",
             "DO_NOT_TRACK": "1",
             "GX_ANALYTICS_ENABLED": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -65,6 +74,25 @@ def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv(settings.TRACKING_VARIABLE, f"sqlite:///{file}")
         RunStore().find("none")
     return file
+
+
+@pytest.fixture(scope="session")
+def object_store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an S3 server on loopback."""
+    with running_store(tmp_path_factory.mktemp("object_store") / "server.log") as address:
+        yield address
+
+
+@pytest.fixture
+def object_store(object_store_server: str, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """A bucket of its own on an S3 server, which the environment names as Amazon's tools expect it."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": object_store_server,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return ObjectStore.create(object_store_server)
 
 
 @pytest.fixture

@@ -79,12 +79,31 @@ def test_a_column_that_is_no_number_is_refused(values: pa.Array, kind: str) -> N
         batch(a=values).matrix(("a",))
 
 
-@given(st.lists(st.floats(width=64) | st.none(), max_size=20))
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@given(st.lists(st.floats(-LARGEST, LARGEST) | st.sampled_from([None, np.nan, np.inf, -np.inf]), max_size=20))
 def test_doubles_become_the_nearest_float32(values: list[float | None]) -> None:
     found = batch(a=pa.array(values, pa.float64())).matrix(("a",))
-    with np.errstate(over="ignore"):
-        expected = np.array([np.nan if v is None else v for v in values], np.float64).astype(np.float32)
+    expected = np.array([np.nan if v is None else v for v in values], np.float64).astype(np.float32)
     np.testing.assert_array_equal(found[:, 0], expected)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_doubles_that_float32_cannot_hold_are_refused(sign: int) -> None:
+    sentence = r"column 'b' does not fit a float32 feature matrix: expected numbers up to 3\.4028235e\+38, got 1e\+39\."
+    with pytest.raises(ContractError, match=sentence):
+        batch(a=[1.0, np.inf], b=[np.nan, sign * 1e39]).matrix(("a", "b"))
+
+
+@pytest.mark.parametrize("rows", [1, 4095, 4096, 4097, 10_000])
+@pytest.mark.parametrize("columns", [1, 3, 300])
+def test_a_matrix_is_the_columns_side_by_side_whatever_its_shape(rows: int, columns: int) -> None:
+    numbers = np.random.default_rng(rows).normal(size=(columns, rows)).astype(np.float32)
+    names = tuple(f"c{position}" for position in range(columns))
+    whole = Batch(pa.table(dict(zip(names, numbers, strict=True))))
+    np.testing.assert_array_equal(whole.matrix(names), numbers.T)
+    np.testing.assert_array_equal(Batch(whole.table.slice(1)).matrix(names), numbers.T[1:])
 
 
 # ------------------------------------------------------------------------------------------------------ sharing

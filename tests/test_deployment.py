@@ -197,7 +197,7 @@ def test_equal_text_gives_equal_deployments(folder: Path) -> None:
     [
         ("name: small", "naem: small", r":1: unknown key 'naem' \(1 more.*got 'naem'\. Did you mean 'name'\?$"),
         ("output: {path: /out}", "output: {pathh: /out}", r":4: unknown key 'output\.pathh'.*Did you mean 'path'\?$"),
-        ("keys: [id]", "keys: [id], lagdays: 2", r":3: unknown key 'input\.lagdays': expected one of path, partition"),
+        ("keys: [id]", "keys: [id], lagdays: 2", r":3: unknown key 'input\.lagdays': expected one of path, sql, table"),
         ("name: small", "name: small\nzzz: 1", r":2: unknown key 'zzz'.*Remove it\.$"),
         ("owner: {team: T, email: [a@b]}\n", "", r":1: 'owner' is missing\. Add it\.$"),
         ("team: T, ", "", r":2: 'owner\.team' is missing\. Add it\.$"),
@@ -245,6 +245,12 @@ def test_equal_text_gives_equal_deployments(folder: Path) -> None:
             r":2: 'drift\.reference\.first'",
         ),
         ("name: small", "name: small\nresources: {gpus_per_task: 2}", r"'resources\.gpus_per_task' .*got 2"),
+        ("path: /in, ", "", r":3: 'input' is not valid\. expected exactly one of 'path', 'sql' and 'table', got none"),
+        ("path: /in", "path: /in, table: a.b", r"exactly one of 'path', 'sql' and 'table', got path, table"),
+        ("path: /in", "table: a.b.c.d", r"'input\.table' .*'catalog\.schema\.table', got 'a\.b\.c\.d'"),
+        ("path: /in", "sql: drop table a where day = :partition", r"to be a query that begins with SELECT or WITH"),
+        ("path: /in", "sql: select id from a", r"expected ':partition' in 'sql', .*where day = :partition"),
+        ("path: /in", "sql: 'select 1::partition'", r"expected ':partition' in 'sql'"),
         ("keys: [id]", "keys: [id, day]", r"'input\.keys' names the partition column 'day', .*Remove it there\.$"),
         (
             "path: /out",
@@ -258,6 +264,14 @@ def test_a_mistake_is_named_with_file_and_line(folder: Path, old: str, new: str,
     message = refused(SMALL.replace(old, new), folder)
     assert message.startswith(f"{folder / 'deployment.yaml'}:")
     assert re.search(sentence, message), message
+
+
+def test_a_query_or_a_table_may_be_the_input(folder: Path) -> None:
+    for source in ("sql: 'WITH a as (select 1) select id from a where day = :partition'", "table: a", "table: a.b.c"):
+        assert parse(SMALL.replace("path: /in", source), folder=folder).input.path is None
+    drift = "drift: {reference: {first: 2013-01-01, last: 2013-01-02}}\n"
+    message = refused(SMALL.replace("path: /in", "table: a.b") + drift, folder)
+    assert re.search(r"'drift' and 'retrain' read their windows from files: expected 'input\.path'", message), message
 
 
 LABELLED = """\

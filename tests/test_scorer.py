@@ -20,7 +20,8 @@ from scoring.errors import ConfigurationError, ContractError, DataError, ModelEr
 from scoring.monitoring.sampling import keep_mask
 from scoring.plan import Plan, make_plan
 from scoring.registry import Registry
-from scoring.scorer import SplitResult, read_sample, score_split
+from scoring.results import SplitResult, kept_results, read_sample
+from scoring.scorer import score_split
 
 NIGHT = "2013-01-01"
 DRIFT = {"reference": {"first": "2013-01-01", "last": "2013-01-31"}, "sample_rows": 100}
@@ -69,26 +70,25 @@ def quarantined(plan: Plan, results: list[SplitResult]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("batch_rows", [1_000_000, 100, 33, 7])
-@pytest.mark.parametrize("split_rows", [1_000_000, 150])
-def test_rows_are_scored_as_the_library_alone_scores_them(night: Night, batch_rows: int, split_rows: int) -> None:
+@pytest.mark.parametrize("split_bytes", [1_000_000, 1])
+def test_rows_are_scored_as_the_library_alone_scores_them(night: Night, batch_rows: int, split_bytes: int) -> None:
     rows = testing.example_rows(500, seed=2)
     night.write(rows, files=2, row_group_rows=60)
-    plan, results = night.score(resources={"batch_rows": batch_rows, "split_rows": split_rows})
+    plan, results = night.score(resources={"batch_rows": batch_rows, "split_bytes": split_bytes})
     account(plan, results)
     found = outputs(plan, results)
     assert found.schema == plan.schema
-    assert found.column_names == ["id", "score", "run_id"]
+    assert found.column_names == ["id", "score"]
     assert found.column("id").equals(rows.column("id"))
-    assert set(found.column("run_id").to_pylist()) == {"r"}
     expected = night.native.predict_proba(rows.select(["x", "y"]).to_pandas())[:, 1]
     np.testing.assert_allclose(found.column("score").to_numpy(), expected, rtol=0, atol=1e-12)
     assert len(results) == len(plan.splits)
-    assert (len(results) > 1) == (split_rows < 500)
+    assert len(results) == (1 if split_bytes > 1 else 10)
 
 
 def test_a_model_is_loaded_once_per_process_not_once_per_split(night: Night) -> None:
     night.write(testing.example_rows(300, seed=3), row_group_rows=50)
-    _, results = night.score(resources={"split_rows": 50})
+    _, results = night.score(resources={"split_bytes": 1})
     assert len(results) == 6
     assert sum(result.model_loads for result in results) <= 1
 
@@ -101,7 +101,7 @@ def test_rules_see_the_partition_and_kept_columns_are_those_of_the_input(night: 
         score={"pipeline": [{"model": "models:/example@champion"}, rule]}, output={"keep": ["city", "x"]}
     )
     found = outputs(plan, results)
-    assert found.column_names == ["id", "city", "x", "score", "shout", "is_high", "run_id"]
+    assert found.column_names == ["id", "city", "x", "score", "shout", "is_high"]
     assert found.column("city").equals(rows.column("city")), (
         "what a rule makes of an input column stays inside the graph"
     )
@@ -131,7 +131,7 @@ def test_rows_that_break_the_contract_are_kept_whole_with_their_place(night: Nig
     night.write(rows, files=2, row_group_rows=40)
     contract = {"id": "int64", "x": "double", "y": "double", "city": "string", "label": "int64"}
     plan, results = night.score(
-        input={"columns": contract, "max_quarantined_share": 0.5}, resources={"batch_rows": 33, "split_rows": 80}
+        input={"columns": contract, "max_quarantined_share": 0.5}, resources={"batch_rows": 33, "split_bytes": 3000}
     )
     account(plan, results)
     check_quarantine(plan, results)
@@ -160,7 +160,7 @@ def test_all_are_counted_but_not_all_kept_where_the_run_fails_anyway(
     monkeypatch.setattr(scorer, "KEPT_OF_FAILED", 25)
     rows = testing.example_rows(100, seed=8)
     night.write(rows.set_column(0, "id", pa.nulls(100, pa.int64())), row_group_rows=50)
-    plan, results = night.score(resources={"split_rows": 50, "batch_rows": 20})
+    plan, results = night.score(resources={"split_bytes": 1, "batch_rows": 20})
     account(plan, results)
     assert [result.rows_quarantined for result in results] == [50, 50]
     assert [row["row_in_file"] for row in quarantined(plan, results)] == [*range(25), *range(50, 75)]
@@ -198,8 +198,8 @@ def test_the_sample_does_not_depend_on_the_layout(night: Night) -> None:
     rows = testing.example_rows(2000, seed=9)
     samples = []
     for layout, resources in (
-        ({"files": 1}, {"split_rows": 10_000, "batch_rows": 10_000}),
-        ({"files": 3, "row_group_rows": 70}, {"split_rows": 140, "batch_rows": 31}),
+        ({"files": 1}, {"split_bytes": 1_000_000, "batch_rows": 10_000}),
+        ({"files": 3, "row_group_rows": 70}, {"split_bytes": 6000, "batch_rows": 31}),
     ):
         for file in (night.home / "lake").rglob("*.parquet"):
             file.unlink()
@@ -258,7 +258,7 @@ def test_a_failure_travels_whole_and_leaves_no_part(night: Night) -> None:
     rows = testing.example_rows(41).set_column(0, "id", pa.array([*range(40), None], pa.int64()))
     night.write(rows.set_column(1, "x", pa.array([float("nan")] * 41)))
     plan, results = night.score(input={"max_quarantined_share": 1})
-    (result,) = [pickle.loads(pickle.dumps(result)) for result in results]
+    (result,) = [SplitResult.from_bytes(result.to_bytes()) for result in results]
     error = result.error()
     assert isinstance(error, ModelError)
     assert "model 'example' version 1 raised while predicting 40 rows: got ValueError" in str(error)
@@ -299,7 +299,7 @@ def test_changed_model_files_stop_the_split(night: Night) -> None:
 @pytest.fixture
 def scored(night: Night) -> tuple[Plan, list[SplitResult]]:
     night.write(testing.example_rows(90), row_group_rows=30)
-    return night.score(resources={"split_rows": 30})
+    return night.score(resources={"split_bytes": 1})
 
 
 Change = Callable[[list[SplitResult]], list[SplitResult]]
@@ -319,9 +319,13 @@ Change = Callable[[list[SplitResult]], list[SplitResult]]
         (lambda r: [r[0], r[0], r[2]], r"do not add up: .*missing or double: 0, 1\.$"),
         (
             lambda r: [SplitResult(0, 31, r[0].part), *r[1:]],
-            r"split 0 .*expected 31 rows in, got 30 rows out and 0 quarant",
+            r"split 0 .* was not read to its end: expected 30 rows, as the files' footers say, got 31 rows\.",
         ),
         (lambda r: [SplitResult(0, 30), *r[1:]], r"split 0 .*expected 30 rows in, got 0 rows out and 0 quarantined"),
+        (
+            lambda r: [SplitResult(0, 30, r[0].part, rows_quarantined=1), *r[1:]],
+            r"split 0 .*expected 30 rows in, got 30 rows out and 1 quarantined",
+        ),
     ],
 )
 def test_results_that_do_not_add_up_are_refused_and_may_be_tried_again(
@@ -336,8 +340,8 @@ def test_results_that_do_not_add_up_are_refused_and_may_be_tried_again(
 def test_a_terminal_failure_is_named_before_one_that_a_retry_can_mend(scored: tuple[Plan, list[SplitResult]]) -> None:
     plan, results = scored
     failed = [
-        SplitResult.failed(plan.splits[0], TransientError("later")),
-        SplitResult.failed(plan.splits[1], ContractError("never")),
+        SplitResult.failed(0, TransientError("later")),
+        SplitResult.failed(1, ContractError("never")),
         results[2],
     ]
     with pytest.raises(ContractError, match="never"):
@@ -347,10 +351,14 @@ def test_a_terminal_failure_is_named_before_one_that_a_retry_can_mend(scored: tu
 
 
 @pytest.mark.parametrize("columns", [["id"], ["id", "city"]])
-def test_keys_that_are_not_unique_over_all_splits_are_named(night: Night, columns: list[str]) -> None:
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_keys_that_are_not_unique_over_all_splits_are_named(
+    night: Night, columns: list[str], *, is_sorted: bool
+) -> None:
     rows = testing.example_rows(60).set_column(3, "city", pa.array(["Oslo"] * 60))
-    night.write(pa.concat_tables([rows, rows.slice(7, 2)]), row_group_rows=20)
-    plan, results = night.score(input={"keys": columns}, resources={"split_rows": 20})
+    rows = pa.concat_tables([rows, rows.slice(7, 2)])
+    night.write(rows if is_sorted else rows.take(pa.array(range(61, -1, -1))), row_group_rows=20)
+    plan, results = night.score(input={"keys": columns}, resources={"split_bytes": 1, "batch_rows": 7})
     shown = "7, 8" if columns == ["id"] else r"\(7, 'Oslo'\), \(8, 'Oslo'\)"
     sentence = (
         rf"keys are not unique: expected one row for each value of {', '.join(columns)}, got several rows for {shown}\."
@@ -359,17 +367,105 @@ def test_keys_that_are_not_unique_over_all_splits_are_named(night: Night, column
         account(plan, results)
 
 
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        (list(range(40)), (0, 39)),
+        ([f"{number:04d}" for number in range(40)], ("0000", "0039")),
+        ([*range(20), *range(19, 39)], None),
+        ([*range(39), 0], None),
+        ([float(number) for number in range(40)], None),
+    ],
+)
+def test_keys_that_only_grow_are_known_to_be_unique(night: Night, keys: list[Any], found: Any) -> None:
+    night.write(testing.example_rows(40).set_column(0, "id", pa.array(keys)))
+    _, results = night.score(resources={"batch_rows": 7})
+    assert results[0].key_range == found
+
+
+# ------------------------------------------------------------------------------------------------------ going on
+
+
+def test_a_run_that_starts_again_finds_what_is_complete(night: Night) -> None:
+    night.write(testing.example_rows(90), row_group_rows=30)
+    plan, results = night.score(resources={"split_bytes": 1}, drift=DRIFT)
+    root = plan.deployment.output.path
+    again, _ = night.plan(resources={"split_bytes": 1}, drift=DRIFT)
+    assert again.key == plan.key
+    assert kept_results(root, again.key) == results
+    (Path(root) / results[1].part.path).unlink()
+    assert kept_results(root, again.key) == [results[0], results[2]]
+
+
+def test_what_other_input_models_or_settings_gave_is_not_taken_over(night: Night) -> None:
+    rows = testing.example_rows(90)
+    night.write(rows, row_group_rows=30)
+    plan, results = night.score(resources={"split_bytes": 1})
+    others = [night.plan(resources={"split_bytes": 1, "batch_rows": 5})[0], night.plan()[0]]
+    others.append(night.plan(resources={"split_bytes": 1}, output={"keep": ["city"]})[0])
+    night.write(rows, row_group_rows=30)  # the same rows and sizes, but who knows?
+    others.append(night.plan(resources={"split_bytes": 1})[0])
+    frame = rows.select(list(testing.FEATURES)).to_pandas()
+    testing.register_sklearn(testing.MODEL, frame, 1 - rows["label"].to_numpy())
+    others.append(night.plan(resources={"split_bytes": 1})[0])
+    others.append(replace(others[-1], generation=1))
+    assert len({other.key for other in [plan, *others]}) == 1 + len(others)
+    assert all(kept_results(plan.deployment.output.path, other.key) == [] for other in others)
+    assert len(kept_results(plan.deployment.output.path, plan.key)) == len(results)
+
+
+# ------------------------------------------------------------------------------------------------------ memory
+
+
+SHORT_OF_MEMORY = """
+import pyarrow as pa
+
+seen = []
+
+def add(batch):
+    if batch.num_rows:
+        seen.append(batch.num_rows)
+    if batch.num_rows > {most}:
+        raise MemoryError("no room for %d rows" % batch.num_rows)
+    return batch.append_column("seen", pa.array([batch.num_rows] * batch.num_rows, pa.int64()))
+"""
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_its_size_remembered(night: Night) -> None:
+    night.write(testing.example_rows(100))
+    plan, results = night.score(
+        files={"rules.py": SHORT_OF_MEMORY.format(most=30)},
+        score={"rule": {"python": "rules:add"}},
+        resources={"batch_rows": 50},
+    )
+    found = outputs(plan, results)
+    assert found.column("id").to_pylist() == list(range(100))
+    assert found.column("seen").to_pylist() == [25] * 100
+    assert results[0].batch_rows == 25
+    assert scorer._fitting_rows[plan.key] == 25, "the second batch of 50 rows was not tried whole"
+
+
+def test_one_row_that_does_not_fit_stops_the_run(night: Night) -> None:
+    night.write(testing.example_rows(10))
+    _, results = night.score(
+        files={"rules.py": SHORT_OF_MEMORY.format(most=0)}, score={"rule": {"python": "rules:add"}}
+    )
+    sentence = r"one row of partition '2013-01-01' does not fit into memory: .*no room for 1 rows.* more memory"
+    with pytest.raises(ModelError, match=sentence):
+        raise results[0].error() or AssertionError
+
+
 # ------------------------------------------------------------------------------------------------------ plan
 
 
 def test_a_plan_says_all_that_will_be_done(night: Night) -> None:
     night.write(testing.example_rows(100), files=2, row_group_rows=10)
-    plan, files = night.plan(resources={"split_rows": 25}, drift=DRIFT)
+    plan, files = night.plan(resources={"split_bytes": 1}, drift=DRIFT)
     document = json.loads(json.dumps(plan.to_json()))
     assert document["format_version"] == 1
-    assert (document["rows"], document["splits"], len(document["files"])) == (100, 5, 2)
+    assert (document["rows"], document["splits"], len(document["files"])) == (100, 10, 2)
     assert document["models"][0]["sha256"] in files
-    assert document["columns"] == {"id": "int64", "score": "double", "run_id": "string"}
+    assert document["columns"] == {"id": "int64", "score": "double"}
     assert plan.model_versions == {"example": 1}
     assert (plan.generation, plan.sample_rate) == (0, 1.0)
     assert pickle.loads(pickle.dumps(plan)).to_json() == plan.to_json()
@@ -377,9 +473,9 @@ def test_a_plan_says_all_that_will_be_done(night: Night) -> None:
 
 def test_the_input_digest_follows_the_files(night: Night) -> None:
     night.write(testing.example_rows(100))
-    digests = {night.plan()[0].input_digest, night.plan()[0].input_digest}
+    digests = {night.plan()[0].partition.digest, night.plan()[0].partition.digest}
     night.write(testing.example_rows(101))
-    assert len(digests | {night.plan()[0].input_digest}) == 2
+    assert len(digests | {night.plan()[0].partition.digest}) == 2
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from scoring import runs, settings
 from scoring.deployment import Deployment, parse
 from scoring.errors import ConfigurationError
 from scoring.runs import RunKind, RunState, RunStore, client
-from scoring.status import PartitionStatus, champions, partitions
+from scoring.status import PartitionStatus, champions, partitions, standing
 
 DEPLOYMENT = """
 name: {name}
@@ -127,6 +127,7 @@ def test_what_a_run_recorded_becomes_values(store: RunStore, deployment: Deploym
         decision_reasons="a\nb",
         published_version="7",
         dag_run_id="manual__1",
+        warning="slow\nno GPU",
     )
     store.log_metrics(run_id, {"rows": 10.0, "quarantined": 1.0, "rows_per_s": 2.5, "seconds": 4.0})
     (entry,) = partitions(deployment)
@@ -147,6 +148,7 @@ def test_what_a_run_recorded_becomes_values(store: RunStore, deployment: Deploym
         "published_version": 7,
         "rows_per_s": 2.5,
         "seconds": 4.0,
+        "warnings": ["slow", "no GPU"],
         "error": None,
         "dag_run_id": "manual__1",
     }
@@ -159,6 +161,8 @@ def test_what_a_run_recorded_becomes_values(store: RunStore, deployment: Deploym
         ({"checks": "passed", "decision": "none", "share_of_drifted_columns": ""}, False),
         ({"checks": "warning"}, True),
         ({"decision": "notify"}, True),
+        ({"warning": ""}, False),
+        ({"warning": "slow"}, True),
         ({"error": "the drift step failed"}, True),
     ],
 )
@@ -169,6 +173,23 @@ def test_attention_is_asked_for_what_went_wrong(
     (entry,) = partitions(deployment)
     assert entry.needs_attention is needs_attention
     assert entry.drift is None
+
+
+def test_warnings_are_added_once_each(store: RunStore, deployment: Deployment) -> None:
+    run_id = add(store, deployment, "2013-01-01", RunState.PUBLISHED)
+    assert store.get(run_id).warnings == ()
+    for sentence in ("no GPU was found", "scored 1 row/s", "no GPU was found"):
+        store.warn(run_id, sentence)
+    assert store.get(run_id).warnings == ("no GPU was found", "scored 1 row/s")
+
+
+def test_one_partition_stands_as_in_the_list(store: RunStore, deployment: Deployment) -> None:
+    for state in (RunState.PUBLISHED, RunState.FAILED, RunState.PUBLISHED, RunState.FAILED, RunState.FAILED):
+        for partition in ("1", "10", "11"):
+            add(store, deployment, partition, state)
+    assert standing(deployment, "1") == [entry for entry in partitions(deployment) if entry.partition == "1"]
+    assert len(standing(deployment, "1")) == 2
+    assert standing(deployment, "2") == []
 
 
 def test_champions_are_those_of_now(store: RunStore, deployment: Deployment) -> None:

@@ -1,4 +1,4 @@
-"""Operator extra links: from a task to its drift report, its check result and its MLflow run.
+"""Operator extra links: from a task to its drift report, its check result, its run report and its MLflow run.
 
 Airflow's worker builds them when the task has ended and keeps them as XCom, so an operator names them in
 `operator_extra_links`. All tasks of a Dag run work on one scoring run: a task that failed before it could return its
@@ -49,6 +49,16 @@ class CheckResultLink(BaseOperatorLink):
         return _report(operator, ti_key, Report.QUALITY)
 
 
+class RunReportLink(BaseOperatorLink):
+    """To what scoring the night took."""
+
+    name = "Run report"
+
+    def get_link(self, operator: JobTask, *, ti_key: TaskInstanceKey) -> str:
+        """Return the address; empty when the task worked on no night, which shows no link."""
+        return _report(operator, ti_key, Report.RUN)
+
+
 class MlflowRunLink(BaseOperatorLink):
     """To the task's run in MLflow's UI."""
 
@@ -60,7 +70,7 @@ class MlflowRunLink(BaseOperatorLink):
         return (mlflow_run(run_id) or "") if run_id else ""
 
 
-LINKS: Final = (DriftReportLink(), CheckResultLink(), MlflowRunLink())
+LINKS: Final = (DriftReportLink(), CheckResultLink(), RunReportLink(), MlflowRunLink())
 """What operators that start a job name in `operator_extra_links`."""
 
 

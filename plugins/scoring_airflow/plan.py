@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from scoring.deployment import Deployment
+from scoring.deployment import Deployment, Input
 
 PARTITION: Final = "{{ partition_key or params.partition or '' }}"
 """The partition key of the Dag run; for triggers that cannot give one (Airflow's operator), `partition` of its conf."""
@@ -274,13 +274,19 @@ def _documentation(deployment: Deployment, description: str) -> str:
                 f"| deployment | `{deployment.name}/deployment.yaml` |",
                 f"| owner | {_cell(owner.team)} ({', '.join(owner.email)}) |",
                 f"| schedule | {f'`{deployment.schedule}` UTC' if deployment.schedule else 'by hand'} |",
-                f"| input | `{deployment.input.path}/{deployment.input.partition}=YYYY-MM-DD` |",
+                f"| input | {_input(deployment.input)} |",
                 f"| output | `{deployment.output.path}` |",
                 f"| models | {', '.join(f'`{step.model}`' for step in deployment.model_steps) or 'none'} |",
             )
         ),
     ]
     return "\n\n".join(lines)
+
+
+def _input(source: Input) -> str:
+    if source.path is not None:
+        return f"`{source.path}/{source.partition}=YYYY-MM-DD`"
+    return f"table `{source.table}`" if source.table else f"`{_cell(' '.join(str(source.sql).split()))}`"
 
 
 def _cell(text: str) -> str:

@@ -14,7 +14,8 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from scoring.notify.wording import count, duration, percent
+from scoring.notify.wording import count, percent
+from scoring.throughput.wording import duration
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 HEADERS: Final = {

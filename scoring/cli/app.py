@@ -47,7 +47,7 @@ def validate(
 
 @app.command()
 def plan(name: Name, partition: PartitionOption, as_json: Json = False) -> None:
-    """Show what a run would do: rows, splits, model versions, output columns. Reads footers only."""
+    """Show what a run would do: rows, splits, model versions, output columns. Reads no rows."""
     with exit_codes(as_json=as_json):
         _print(execute.plan(name, partition), as_json, lambda found: show.facts(f"plan of {name} {partition}", found))
 
@@ -123,12 +123,19 @@ def rollback(name: Name, as_json: Json = False) -> None:
 @app.command()
 def status(
     name: Annotated[str | None, typer.Argument(help="Deployment; without it, all of them.")] = None,
+    partition: Annotated[
+        str | None, typer.Option("--partition", "-p", help="Show this partition alone, with its run report.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the published partitions of a deployment."""
+    """List the published partitions of a deployment, or show how one partition stands and what its run took."""
+    if partition is not None and name is None:
+        raise typer.BadParameter("--partition needs the name of a deployment")
     with exit_codes(as_json=as_json):
         if name is None:
             _print(execute.overview(), as_json, show.overview)
+        elif partition is not None:
+            _print(execute.standing(name, partition), as_json, lambda runs: show.standing(name, runs))
         else:
             _print(execute.status(name), as_json, lambda rows: show.partitions(name, rows))
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 STATUS_KEYS: Final = (
     *("partition", "rows", "quarantined", "run_id", "model_versions", "checks", "drift", "decision"),
-    "published_version",
+    *("published_version", "rows_per_s", "seconds", "warnings"),
 )
 """The contract of `scoring status NAME --json`."""
 MAX_PARTITIONS: Final = 10_000
@@ -48,7 +48,13 @@ def plan(name: str, partition: str) -> dict[str, Any]:
     from scoring.plan import make_plan
     from scoring.registry import Registry
 
-    made, _ = make_plan(deployments.load(name), partition, registry=Registry())
+    deployment = deployments.load(name)
+    query = None
+    if deployment.input.path is None:
+        from scoring.spark.query import query_of
+
+        query = query_of(deployment, partition)
+    made, _ = make_plan(deployment, partition, registry=Registry(), query=query)
     document = made.to_json()
     return {key: value for key, value in document.items() if key not in ("contract", "format_version")}
 
@@ -70,14 +76,15 @@ def run(name: str, partition: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "run_id": record.run_id,
         "rows": int(record.metrics["rows"]),
-        "rows_per_s": round(record.metrics["rows_per_s"]),
+        **({"rows_per_s": round(record.metrics["rows_per_s"])} if "rows_per_s" in record.metrics else {}),
         "quarantined": int(record.metrics["quarantined"]),
         "model_versions": record.model_versions,
         "checks": worst(checked.reports),
         "published_version": int(record.tags["published_version"]),
         "table": deployment.output.path,
         "check_result": where(record.run_id, Report.QUALITY),
-        **({"warning": record.tags["warning"]} if "warning" in record.tags else {}),
+        "run_report": where(record.run_id, Report.RUN),
+        **({"warnings": list(record.warnings)} if record.warnings else {}),
     }
     if deployment.drift is not None:
         with show.step("Watching for drift"):
@@ -154,6 +161,27 @@ def rollback(name: str) -> dict[str, Any]:
 def status(name: str) -> list[dict[str, Any]]:
     """Return the published partitions of a deployment."""
     return _published(deployments.load(name))
+
+
+def standing(name: str, partition: str) -> list[dict[str, Any]]:
+    """Return the newest run of one partition, and the published one if that is older, each with its run report."""
+    from scoring import status
+    from scoring.data.partition import check_value
+
+    deployment, value = deployments.load(name), check_value(partition)
+    found = status.standing(deployment, value)
+    if not found:
+        raise ConfigurationError(
+            f"partition {value!r} of {deployment.name!r} has no run",
+            "one that is published, failed or goes on",
+            "none",
+            f"Run: scoring run {deployment.name} -p {value}.",
+        )
+    reports = (status.run_report(entry.run_id) for entry in found)
+    return [
+        {**entry.document(), "report": report.to_json() if report else None}
+        for entry, report in zip(found, reports, strict=True)
+    ]
 
 
 def overview() -> list[dict[str, Any]]:

@@ -6,15 +6,22 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
 from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from scoring.throughput.report import PARTS, RunReport
+from scoring.throughput.wording import details, speed
+
 STDERR = Console(stderr=True, soft_wrap=True)
 WIDTH_OF_FILES: Final = 140
 """Columns of a table that is written to a file or a pipe, which have no width of their own."""
+SHOWN_SPLITS: Final = 20
+"""The slowest splits, which a table lists; `--json` has all."""
 
 
 def document(content: Any) -> None:
@@ -86,20 +93,85 @@ def overview(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def partitions(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print published partitions; run ids are cut and equal model versions written once, so that a line fits."""
+    """Print published partitions; equal model versions are written once, so that a line fits into 100 columns."""
+    warned = [row["partition"] for row in rows if row["warnings"]]
     columns = {
         "partition": "partition",
         "rows": "rows",
+        "rows_per_s": "rows/s",
         "quarantined": "quarantined",
         "versions": "models",
         "checks": "checks",
         "drift": "drifted",
         "decision": "decision",
         "published_version": "version",
-        "run": "run",
+        **({"warned": "!"} if warned else {}),
     }
-    shown = [{**row, "versions": versions(row["model_versions"]), "run": row["run_id"][:8]} for row in rows]
-    table(name, [{**row, "drift": percent(row["drift"])} for row in shown], columns)
+    shown = [
+        {
+            **row,
+            "versions": versions(row["model_versions"]),
+            "drift": percent(row["drift"]),
+            "warned": len(row["warnings"]) or "",
+        }
+        for row in rows
+    ]
+    table(name, shown, columns)
+    if warned:
+        note(f"! counts warnings. To read them: scoring status {name} -p {warned[0]}")
+
+
+def standing(name: str, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Print the runs of one partition: facts, then what the run took and its slowest splits."""
+    for run in runs:
+        report = RunReport.from_json(run["report"]) if run["report"] else None
+        version = run["published_version"]
+        found = {
+            "state": f"{run['state']}, version {version} of the table" if version is not None else run["state"],
+            "error": run["error"],
+            "warnings": list(run["warnings"]),
+            "run": run["run_id"],
+            "started": f"{datetime.fromisoformat(run['started']):%Y-%m-%d %H:%M:%S} UTC",
+            "models": versions(run["model_versions"]) if run["model_versions"] else None,
+            "rows": run["rows"],
+            "quarantined": run["quarantined"],
+            "checks": run["checks"],
+            "drifted columns": percent(run["drift"]),
+            "decision": run["decision"],
+            "reasons": run["decision_reasons"],
+        }
+        if report is not None:
+            words = details(report.totals, report.devices)
+            found |= {"speed": speed(report.totals, report.usual)}
+            found |= {label.lower(): text for label, text in words.items()}
+        facts(f"{name} {run['partition']}", {key: value for key, value in found.items() if value not in (None, [], "")})
+        if report is not None:
+            _splits(report)
+
+
+def _splits(report: RunReport) -> None:
+    shown = report.slowest(SHOWN_SPLITS)
+    all_splits = len(report.splits)
+    some = f"the {len(shown)} slowest of {all_splits:,} splits" if len(shown) < all_splits else "splits"
+    rows = [
+        {
+            **asdict(split),
+            **{name: round(getattr(split, name), 3) for name in ("wall_s", *PARTS)},
+        }
+        for split in shown
+    ]
+    columns = {
+        "split": "split",
+        "rows": "rows",
+        "wall_s": "in all",
+        **PARTS,
+        "peak_rss_mb": "MiB",
+        "batch_rows": "batch rows",
+        "device": "device",
+        "worker": "worker",
+        **({"is_resumed": "resumed"} if report.totals.splits_resumed else {}),
+    }
+    table(f"{some}, in seconds of work", rows, columns)
 
 
 def versions(by_model: Mapping[str, int]) -> str:

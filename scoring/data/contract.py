@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -13,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scoring.data.partition import Partition
+from scoring.conversion import convert, has_nan, is_text
+from scoring.data.query import AnyPartition
 from scoring.deployment import Input
 from scoring.errors import ContractError, listed
 from scoring.models.base import FrozenModel, SignatureColumn
@@ -79,45 +81,58 @@ class Contract:
         columns = tuple(ContractColumn(field.name, field.type, field.nullable) for field in schema)
         return Contract(columns, document["is_closed"], document["parse_text"])
 
-    def check_files(self, partition: Partition) -> None:
-        """Compare the columns of every file with the contract.
+    def check_files(self, partition: AnyPartition) -> None:
+        """Compare the columns of every file, or of a query, with the contract.
 
         Raises:
             ContractError: a column is missing, extra, renamed or of a type that does not convert.
         """
-        for file in partition.files:
-            self._check_names(file.path, file.schema)
+        checked: list[pa.Schema] = []
+        for name, found in partition.schemas:
+            if any(found.equals(schema) for schema in checked):
+                continue
+            checked.append(found)
+            self._check_names(name, found)
             for column in self.columns:
-                actual = file.schema.field(column.name).type
+                actual = found.field(column.name).type
                 if not _converts(actual, column.type, parse_text=self.parse_text):
                     hint = (
                         "Set 'input.parse_text: true' to read it as text and quarantine what does not parse."
-                        if _is_text(actual)
+                        if is_text(actual)
                         else "Ask the upstream team, or change 'input.columns' and retrain the models."
                     )
                     raise ContractError(
-                        f"column {column.name!r} of file {file.path} has another type",
+                        f"column {column.name!r} of {name} has another type",
                         str(column.type),
                         str(actual),
                         hint,
                     )
 
-    def _check_names(self, path: str, schema: pa.Schema) -> None:
-        wanted = [column.name for column in self.columns]
-        missing = [name for name in wanted if name not in schema.names]
-        extra = [name for name in schema.names if name not in wanted]
+    def _check_names(self, place: str, schema: pa.Schema) -> None:
+        wanted = {column.name: column.type for column in self.columns}
+        found = Counter(schema.names)
+        missing = [name for name in wanted if name not in found]
+        extra = [name for name in found if name not in wanted]
+        double = [name for name in wanted if found[name] > 1]
         if missing:
             same = [name for name in extra if name.lower() == missing[0].lower()]
             close = same or get_close_matches(missing[0], extra, n=1)
             raise ContractError(
-                f"file {path} lacks columns of the input contract",
+                f"{place} lacks columns of the input contract",
                 f"columns {listed(missing)}",
                 f"columns {listed(schema.names)}",
                 f"Was {missing[0]!r} renamed to {close[0]!r}?" if close else "Ask the upstream team.",
             )
+        if double:
+            raise ContractError(
+                f"{place} has several columns of one name",
+                f"each of {listed(wanted)} once",
+                f"several of {listed(double)}",
+                "Ask the upstream team.",
+            )
         if extra and self.is_closed:
             raise ContractError(
-                f"file {path} has columns that the input contract does not name",
+                f"{place} has columns that the input contract does not name",
                 f"only {listed(wanted)}",
                 f"also {listed(extra)}",
                 "Add them to 'input.columns', or set 'input.extra_columns: ignore'.",
@@ -136,12 +151,12 @@ class Contract:
         reasons: dict[int, str] = {}
         converted = {}
         for column in self.columns:
-            values = table.column(column.name).combine_chunks()
+            values = _whole(table.column(column.name))
             array, wrong = _convert(values, column.type)
             converted[column.name] = array
             if wrong is not None:
                 for row in np.flatnonzero(wrong):
-                    reasons.setdefault(int(row), f"{column.name}: {values[row].as_py()!r} is not {column.type}")
+                    reasons.setdefault(int(row), f"{column.name}: {_shown(values[row])} is not {column.type}")
             missing = None if column.nullable else _is_missing(array)
             if missing is not None:
                 for row in np.flatnonzero(missing):
@@ -154,7 +169,7 @@ class Contract:
         return result.filter(pa.array(keep)), reasons
 
 
-def contract_of(source: Input, partition: Partition, models: Iterable[FrozenModel]) -> Contract:
+def contract_of(source: Input, partition: AnyPartition, models: Iterable[FrozenModel]) -> Contract:
     """Return the contract that a deployment declares, or else the one that follows from keys and signatures.
 
     Raises:
@@ -165,12 +180,19 @@ def contract_of(source: Input, partition: Partition, models: Iterable[FrozenMode
             ContractColumn(name, _TYPES[column.type], column.nullable) for name, column in source.columns.items()
         )
         return Contract(declared, is_closed=source.extra_columns == "fail", parse_text=source.parse_text)
-    schema = partition.files[0].schema
+    _, schema = partition.schemas[0]
     columns = {
         field.name: ContractColumn(field.name, _plain(field.type), field.name not in source.keys) for field in schema
     }
     for key in source.keys:
-        columns.setdefault(key, ContractColumn(key, pa.string(), nullable=False))
+        kind = columns.setdefault(key, ContractColumn(key, pa.string(), nullable=False)).type
+        if not _tells_apart(kind):
+            raise ContractError(
+                f"key {key!r} has a type that rows cannot be told apart by",
+                "numbers, text, bytes, dates or timestamps",
+                str(kind),
+                "Name other columns in 'input.keys'.",
+            )
     wanted: dict[str, list[tuple[FrozenModel, SignatureColumn]]] = {}
     for model in models:
         for column in model.inputs:
@@ -197,83 +219,93 @@ def _agreed(name: str, sides: Sequence[tuple[FrozenModel, SignatureColumn]]) -> 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.string() if _is_text(value) else value
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value))
+    if pa.types.is_binary_view(value):
+        return pa.binary()  # Arrow cannot filter views of bytes
+    return pa.string() if is_text(value) else value
 
 
 def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
+def _tells_apart(kind: pa.DataType) -> bool:
+    """Return whether all that meets keys can compare them: DuckDB in accounting and rules, sampling, Delta."""
+    is_odd = pa.types.is_float16(kind) or pa.types.is_decimal256(kind)
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    is_plain = _is_number(kind) or is_text(kind) or is_bytes or pa.types.is_boolean(kind) or _is_day_or_time(kind)
+    return is_plain and not is_odd
+
+
+def _is_day_or_time(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind))
+
+
 def _converts(actual: pa.DataType, wanted: pa.DataType, *, parse_text: bool) -> bool:
     """Return whether values of a type may be of another; each value is still looked at."""
-    if actual == wanted or pa.types.is_null(actual):
+    if wanted in (actual, _plain(actual)) or pa.types.is_null(actual):
         return True
-    if _is_text(actual):
-        return _is_text(wanted) or parse_text
+    if is_text(actual):
+        return is_text(wanted) or parse_text
     value = actual.value_type if pa.types.is_dictionary(actual) else actual
-    return (_is_number(value) and _is_number(wanted)) or (pa.types.is_temporal(value) and pa.types.is_temporal(wanted))
+    is_number = _is_number(value) and _is_number(wanted) and not pa.types.is_float16(wanted)
+    return is_number or (_is_day_or_time(value) and _is_day_or_time(wanted))
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array; a copy only if it is in pieces."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _shown(value: pa.Scalar) -> str:
+    try:
+        return repr(value.as_py())
+    except (OverflowError, ValueError):  # a day that Python's calendar does not have
+        return f"{value.value} of {value.type}"
 
 
 def _convert(values: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, npt.NDArray[np.bool_] | None]:
     """Return the values in the wanted type, null where one does not convert without loss, and a mask of these."""
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    if values.type == wanted:
-        return values, None
-    if pa.types.is_floating(values.type) and pa.types.is_integer(wanted):
-        # NaN is how pandas writes a missing integer.
-        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
     try:
-        return _cast(values, wanted), None
+        return convert(values, wanted), None
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        # A value does not convert: look at each distinct one. Only batches with such values pay for it.
+        # A value does not convert: look for it among the distinct ones. Only batches with such values pay for it.
+        values = _encodable(values)
         encoded = values.dictionary_encode()
-        distinct = [_cast_one(encoded.dictionary.slice(at, 1), wanted) for at in range(len(encoded.dictionary))]
-        choices = pa.concat_arrays([pa.array([None], wanted) if d is None else d for d in distinct])
+        choices = pa.concat_arrays(_convertible(encoded.dictionary, wanted))
         array = choices.take(encoded.indices)
-        lossy = np.array([found is None for found in distinct], dtype=bool)
-        wrong = lossy[encoded.indices.fill_null(0).to_numpy()] & values.is_valid().to_numpy(zero_copy_only=False)
-        return array, wrong
+        is_wrong = pc.and_(array.is_null(), values.is_valid())
+        if pa.types.is_floating(values.type) and pa.types.is_integer(wanted):
+            is_wrong = pc.and_not(is_wrong, pc.is_nan(values).fill_null(fill_value=False))
+        return array, is_wrong.to_numpy(zero_copy_only=False)
 
 
-def _cast_one(value: pa.Array, wanted: pa.DataType) -> pa.Array | None:
+def _encodable(values: pa.Array) -> pa.Array:
+    """Return equal values of a type that Arrow can look for distinct ones of."""
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        return values.dictionary_decode()  # its dictionary may hold nulls
+    if pa.types.is_float16(kind):
+        return values.cast(pa.float32())
+    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
+        return values.cast(pa.decimal128(kind.precision, kind.scale))
+    return values
+
+
+def _convertible(values: pa.Array, wanted: pa.DataType) -> list[pa.Array]:
+    """Return the values in the wanted type, in pieces; those that do not convert are null. Halves what fails."""
     try:
-        return _cast(value, wanted)
+        return [convert(values, wanted)]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return None
-
-
-def _cast(values: pa.Array, wanted: pa.DataType) -> pa.Array:
-    if _is_text(values.type) and not _is_text(wanted):
-        values = pc.utf8_trim_whitespace(values.cast(pa.string()))
-    if pa.types.is_timestamp(values.type) and values.type.tz is not None:
-        values = values.cast(pa.timestamp(values.type.unit, "UTC")).cast(pa.timestamp(values.type.unit))
-    result = values.cast(wanted)
-    # Two losses that Arrow does not mind.
-    if pa.types.is_float32(wanted) and pa.types.is_float64(values.type) and _infinities(result) != _infinities(values):
-        raise pa.ArrowInvalid("a value is too large for float32")
-    if (
-        pa.types.is_date32(wanted)
-        and pa.types.is_timestamp(values.type)
-        and not result.cast(values.type).equals(values)
-    ):
-        raise pa.ArrowInvalid("a value has a time of day")
-    return result
-
-
-def _infinities(values: pa.Array) -> int:
-    return pc.sum(pc.is_inf(values)).as_py() or 0
+        if len(values) == 1:
+            return [pa.nulls(1, wanted)]
+        middle = len(values) // 2
+        return [*_convertible(values.slice(0, middle), wanted), *_convertible(values.slice(middle), wanted)]
 
 
 def _is_missing(values: pa.Array) -> npt.NDArray[np.bool_] | None:
     """Return a mask of nulls and NaN; None if there is none."""
     may_hold_nan = pa.types.is_floating(values.type)
-    if values.null_count == 0 and not may_hold_nan:
+    if values.null_count == 0 and not (may_hold_nan and has_nan(values.to_numpy())):
         return None
     mask: npt.NDArray[np.bool_] = pc.is_null(values, nan_is_null=may_hold_nan).to_numpy(zero_copy_only=False)
-    return mask.copy() if mask.any() else None
+    return mask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from scoring.data.storage import open_storage, storage_errors
+from scoring.data.storage import OBJECT_STORES, open_storage, storage_errors
+from scoring.errors import ScoringError
 
 COMPRESSION: Final = "zstd"
 
@@ -49,8 +50,21 @@ class Part:
         return Part(document["path"], document["rows"], document["size_bytes"], document["nulls"])
 
 
+@dataclass(slots=True)
+class PartWriter:
+    """A part file being written."""
+
+    writer: pq.ParquetWriter
+    part: Part | None = None
+    """The part's record; None until the file is complete."""
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows."""
+        self.writer.write_table(table)
+
+
 @contextmanager
-def writing_part(root: str, path: str, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+def writing_part(root: str, path: str, schema: pa.Schema) -> Iterator[PartWriter]:
     """Write a part file that exists under its name only when it is complete.
 
     A second attempt at the same split writes the same rows to the same name, so a speculative or repeated task
@@ -64,55 +78,72 @@ def writing_part(root: str, path: str, schema: pa.Schema) -> Iterator[pq.Parquet
     Raises:
         StorageError: disk full, store away.
     """
+    with writing_file(root, path) as stream:
+        footers: list[pq.FileMetaData] = []
+        with pq.ParquetWriter(stream, schema, compression=COMPRESSION, metadata_collector=footers) as handle:
+            writer = PartWriter(handle)
+            yield writer
+        writer.part = Part(path, footers[0].num_rows, stream.tell(), _nulls(footers[0]))
+
+
+@contextmanager
+def writing_file(root: str, path: str) -> Iterator[pa.NativeFile]:
+    """Write a file that exists under its name only when it is complete.
+
+    Args:
+        root: path or URL of a folder.
+        path: the file's path, relative to `root`.
+
+    Raises:
+        StorageError: disk full, store away.
+    """
     filesystem, base = open_storage(root)
     target = f"{base}/{path}"
-    # Object stores show a file only when it is closed; elsewhere a hidden file is renamed.
-    is_local = isinstance(filesystem, fs.LocalFileSystem)
     folder, _, name = target.rpartition("/")
-    written = f"{folder}/.{name}.{uuid4().hex}.tmp" if is_local else target
+    # An object store shows a file only when it is closed; elsewhere a hidden file is renamed.
+    is_renamed = filesystem.type_name not in OBJECT_STORES
+    written = f"{folder}/.{name}.{uuid4().hex}.tmp" if is_renamed else target
     with storage_errors(f"{root}/{path}"):
-        filesystem.create_dir(folder, recursive=True)
+        if is_renamed:
+            filesystem.create_dir(folder, recursive=True)
         try:
-            with (
-                filesystem.open_output_stream(written) as stream,
-                pq.ParquetWriter(stream, schema, compression=COMPRESSION) as handle,
-            ):
-                yield handle
+            with filesystem.open_output_stream(written, compression=None) as stream:
+                yield stream
         except BaseException:
-            if is_local and filesystem.get_file_info(written).type is fs.FileType.File:
+            # Arrow has no way to give an upload up: what was sent so far becomes a file.
+            with contextlib.suppress(OSError):
                 filesystem.delete_file(written)
             raise
-        if is_local:
+        if is_renamed:
             filesystem.move(written, target)
 
 
-def discard_parts(root: str, folder: str, run_id: str) -> None:
-    """Delete the part files of a run that no transaction names; fine where there are none.
+def discard_files(root: str, folder: str, prefix: str) -> None:
+    """Delete the files of a folder whose names begin with `prefix`; fine where there are none.
 
     Args:
         root: the table's path or URL.
-        folder: the partition's folder, relative to `root`.
-        run_id: with which the parts' names begin.
+        folder: relative to `root`.
+        prefix: of names that no transaction names.
     """
-    filesystem, base = open_storage(root)
-    with contextlib.suppress(OSError):  # cleaning up must not hide why; what stays is invisible to readers
+    # Cleaning up must not hide why; what stays is invisible to readers.
+    with contextlib.suppress(OSError, ScoringError):
+        filesystem, base = open_storage(root)
         for info in filesystem.get_file_info(fs.FileSelector(f"{base}/{folder}", allow_not_found=True)):
-            if info.base_name.startswith(run_id):
+            if info.base_name.startswith(prefix):
                 filesystem.delete_file(info.path)
 
 
-def describe_part(root: str, path: str) -> Part:
-    """Return the record of a part file, from its footer.
+def absent_parts(root: str, parts: Sequence[Part]) -> list[str]:
+    """Return the paths of parts whose file does not exist or has another size.
 
     Raises:
-        StorageError: the file cannot be read.
+        StorageError: the store does not answer.
     """
     filesystem, base = open_storage(root)
-    with storage_errors(f"{root}/{path}"):
-        size = filesystem.get_file_info(f"{base}/{path}").size
-        with filesystem.open_input_file(f"{base}/{path}") as handle:
-            metadata = pq.read_metadata(handle)
-    return Part(path, metadata.num_rows, size, _nulls(metadata))
+    with storage_errors(root):
+        found = filesystem.get_file_info([f"{base}/{part.path}" for part in parts])
+    return [part.path for part, info in zip(parts, found, strict=True) if info.size != part.size_bytes]
 
 
 def read_parts(root: str, paths: list[str], columns: list[str] | None = None) -> pa.Table:

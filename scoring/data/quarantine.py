@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from scoring.data.parts import writing_part
+from scoring.data.parts import Part, PartWriter, writing_part
 
 SCHEMA: Final = pa.schema(
     [
-        pa.field("run_id", pa.string()),
         pa.field("file", pa.string()),
         pa.field("row_in_file", pa.int64()),
         pa.field("reason", pa.string()),
@@ -35,13 +33,17 @@ ROWS_AT_ONCE: Final = 8_192
 class Quarantine:
     """The quarantined rows of one split: counts all of them and keeps the first `limit`."""
 
-    open_part: Callable[[], pq.ParquetWriter]
+    open_part: Callable[[], PartWriter]
     """Called when there is a first row; most splits have none."""
-    run_id: str
     limit: int
     rows: int = 0
     """Rows that were added."""
-    writer: pq.ParquetWriter | None = None
+    writer: PartWriter | None = None
+
+    @property
+    def part(self) -> Part | None:
+        """The part's record once it is complete; None when there are no rows."""
+        return self.writer.part if self.writer else None
 
     def add(self, table: pa.Table, reasons: Mapping[int, str], *, file: str, first_row: int) -> None:
         """Keep some rows of a table.
@@ -60,7 +62,6 @@ class Quarantine:
         batches = kept.to_batches(max_chunksize=ROWS_AT_ONCE)
         texts = [json.dumps(row, default=str) for batch in batches for row in batch.to_pylist()]
         columns = {
-            "run_id": pa.repeat(self.run_id, len(numbers)),
             "file": pa.repeat(file, len(numbers)),
             "row_in_file": pa.array([first_row + number for number in numbers], pa.int64()),
             "reason": pa.array([reasons[number] for number in numbers], pa.string()),
@@ -68,21 +69,20 @@ class Quarantine:
         }
         if self.writer is None:
             self.writer = self.open_part()
-        self.writer.write_table(pa.table(columns, schema=SCHEMA))
+        self.writer.write(pa.table(columns, schema=SCHEMA))
 
 
 @contextmanager
-def keeping_quarantine(root: str, path: str, run_id: str, *, limit: int) -> Iterator[Quarantine]:
+def keeping_quarantine(root: str, path: str, *, limit: int) -> Iterator[Quarantine]:
     """Keep quarantined rows in a part file, which exists only when there are such rows and nothing was raised.
 
     Args:
         root: path or URL of the quarantine table.
         path: the part's path, relative to `root`.
-        run_id: goes into the rows.
         limit: how many rows are kept; those beyond are only counted.
 
     Raises:
         StorageError: disk full, store away.
     """
     with ExitStack() as stack:
-        yield Quarantine(lambda: stack.enter_context(writing_part(root, path, SCHEMA)), run_id, limit)
+        yield Quarantine(lambda: stack.enter_context(writing_part(root, path, SCHEMA)), limit)

@@ -196,7 +196,7 @@ def _row(run: RunRecord) -> dict[str, Any]:
     return {
         "night": run.partition,
         "rows": int(run.metrics["rows"]),
-        "rows_per_s": round(run.metrics["rows_per_s"]),
+        "rows_per_s": run.metrics.get("rows_per_s"),
         "quarantined": int(run.metrics["quarantined"]),
         "checks": run.tags.get("checks"),
         "share": f"{float(share):.0%}" if share else "not computed",

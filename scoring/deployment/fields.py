@@ -22,6 +22,12 @@ def _column(name: str) -> str:
     return name
 
 
+def _table(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,2}", name, re.ASCII):
+        raise ValueError(f"expected 'table', 'schema.table' or 'catalog.schema.table', got {name!r}")
+    return name
+
+
 def _location(path: str) -> str:
     if not (path.startswith("/") or "://" in path):
         raise ValueError(f"expected an absolute path or a URL, got {path!r}. Write ${{SCORING_HOME}}/{path}")
@@ -76,6 +82,7 @@ def _model_uri(uri: str) -> str:
 
 
 ColumnName = Annotated[str, AfterValidator(_column)]
+TableName = Annotated[str, AfterValidator(_table)]
 Location = Annotated[str, AfterValidator(_location)]
 Address = Annotated[str, AfterValidator(_address)]
 FunctionReference = Annotated[str, AfterValidator(_function)]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from scoring.deployment.fields import Address, ColumnName, Cron, FunctionReference, Location, Spec, overlap
+from scoring.deployment.fields import Address, ColumnName, Cron, FunctionReference, Location, Spec, TableName, overlap
 from scoring.deployment.steps import DEFAULT_OUTPUT, ModelStep, Step, walk
 from scoring.errors import listed
 
@@ -48,10 +48,19 @@ class InputColumn(Spec):
 
 
 class Input(Spec):
-    """Where partitions come from, and the contract that each of their rows must keep."""
+    """Where partitions come from, and the contract that each of their rows must keep.
 
-    path: Location
+    Exactly one of `path`, `sql` and `table` says where.
+    """
+
+    path: Location | None = None
+    """Folder or URL of Hive partitions (`day=2013-01-31/*.parquet`) or of a Delta table. Workers read the files."""
+    sql: str | None = None
+    """A query for Spark, in which `:partition` stands for the partition's value."""
+    table: TableName | None = None
+    """A table of Spark's catalogue, such as `catalog.schema.table`."""
     partition: ColumnName
+    """Name of the Hive folders, or column of the table, whose values are the partitions."""
     keys: tuple[ColumnName, ...] = Field(min_length=1)
     columns: dict[ColumnName, InputColumn] | None = None
     """The input contract. None: keys must not be null, models' signatures say the rest."""
@@ -73,6 +82,27 @@ class Input(Spec):
             name: {"type": text.removesuffix("?"), "nullable": text.endswith("?")} if isinstance(text, str) else text
             for name, text in columns.items()
         }
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Input:
+        given = [key for key in ("path", "sql", "table") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected exactly one of 'path', 'sql' and 'table', got {listed(given) or 'none'}")
+        if self.sql is not None and not re.match(r"\s*(select|with)\b", self.sql, re.IGNORECASE):
+            raise ValueError("expected 'sql' to be a query that begins with SELECT or WITH")
+        if self.sql is not None and not re.search(r"(?<![:\w]):partition\b", self.sql):
+            raise ValueError(
+                f"expected ':partition' in 'sql', which stands for the partition's value (... where {self.partition} = "
+                ":partition)"
+            )
+        return self
+
+    @property
+    def location(self) -> str:
+        """Path or URL of the files; only an input of files has one."""
+        if self.path is None:
+            raise ValueError("a query has no files")
+        return self.path
 
     @model_validator(mode="after")
     def _keys_in_contract(self) -> Input:
@@ -106,10 +136,14 @@ class Resources(Spec):
     gpus_per_task: int = Field(default=0, ge=0, le=1)
     allow_cpu: bool = True
     """Run on the CPU, and say so, when no GPU is to be had; false: the run fails."""
-    split_rows: int = Field(default=1_000_000, ge=1)
-    """Rows of one split at most, unless a single row group is larger."""
+    split_bytes: int = Field(default=256 * 1024 * 1024, ge=1)
+    """Uncompressed bytes of one split, about, unless a single row group has more."""
     batch_rows: int = Field(default=131_072, ge=1)
-    """Rows that a worker holds at once."""
+    """Rows of one batch at most."""
+    batch_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
+    """Bytes of the input columns of one batch, about. A worker holds its models and at most six batches."""
+    broadcast_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
+    """Models with more bytes are not broadcast but read from a folder of the output, when a worker loads them."""
 
 
 class Checks(Spec):
@@ -219,6 +253,15 @@ class Deployment(Spec):
         return self
 
     @model_validator(mode="after")
+    def _windows_are_files(self) -> Deployment:
+        if self.drift is not None and self.input.path is None:
+            raise ValueError(
+                "'drift' and 'retrain' read their windows from files: expected 'input.path'. Write the query's rows as "
+                "partitions first, or remove them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _separate_columns(self) -> Deployment:
         column = self.input.partition
         for key, names in (("input.keys", self.input.keys), ("output.keep", self.output.keep)):
@@ -230,7 +273,7 @@ class Deployment(Spec):
 
     @model_validator(mode="after")
     def _separate_locations(self) -> Deployment:
-        read = {"input.path": self.input.path}
+        read = {"input.path": self.input.path} if self.input.path is not None else {}
         if self.drift is not None and self.drift.labels is not None:
             read["drift.labels.path"] = self.drift.labels.path
         written = {"output.path": self.output.path, "the quarantine of 'output.path'": self.output.quarantine_path}

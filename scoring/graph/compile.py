@@ -91,6 +91,8 @@ def compile_graph(source: GraphSource, predictors: Predictors) -> Step:
                     output=step.output,
                     predictor=lambda: predictors(frozen, step),
                     batch_size=step.batch_size,
+                    precision=step.precision,
+                    compile=step.compile,
                 )
             case PipelineStep():
                 return Pipeline(tuple(compiled(inner) for inner in step.pipeline))

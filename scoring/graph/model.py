@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from scoring.batch import Batch
 from scoring.errors import ContractError, ModelError, ScoringError, cause, listed
-from scoring.models.base import FrozenModel, Predictor
+from scoring.models import flavors
+from scoring.models.base import FLOAT32, FrozenModel, Predictor, device_of
+from scoring.models.memory import BATCH_SIZES, BatchSizes, free_memory, is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -23,16 +26,19 @@ class Model:
     predictor: Callable[[], Predictor]
     """Loads the predictor, or takes it from the cache; called on the executor only."""
     batch_size: int | None = None
+    precision: str = FLOAT32
+    compile: bool = False
+    sizes: BatchSizes = field(default=BATCH_SIZES, compare=False)
+    """Remembers which batches did not fit into memory."""
 
     def run(self, batch: Batch) -> Batch:
-        """Predict, `batch_size` rows at once."""
-        size = self.batch_size or max(batch.rows, 1)
-        pieces = [batch] if size >= batch.rows else [batch.slice(at, size) for at in range(0, batch.rows, size)]
-        parts = [self._predict(piece) for piece in pieces]
+        """Predict, at most `batch_size` rows at once, and fewer where memory does not suffice."""
+        parts = list(self._parts(batch)) if batch.rows else [np.empty(0, dtype=np.float64)]
         return batch.with_column(self.output, parts[0] if len(parts) == 1 else np.concatenate(parts))
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
-        """Check the signature's columns and append the output."""
+        """Check the signature's columns and the step's options, and append the output."""
+        flavors.check_options(self.frozen, precision=self.precision, compile=self.compile)
         missing = [column.name for column in self.frozen.inputs if column.name not in schema.names]
         if missing:
             close = get_close_matches(missing[0], schema.names, n=1)
@@ -52,14 +58,54 @@ class Model:
         index = schema.get_field_index(self.output)
         return schema.append(field) if index < 0 else schema.set(index, field)
 
-    def _predict(self, batch: Batch) -> np.ndarray:
-        if batch.rows == 0:
-            return np.empty(0, dtype=np.float64)
+    def _parts(self, batch: Batch) -> Iterator[npt.NDArray[np.float64]]:
+        predictor = self.predictor()
+        digest, device = self.frozen.digest, device_of(predictor)
+        wanted = min(self.batch_size or batch.rows, batch.rows)
+        done = 0
+        while done < batch.rows:
+            limit = self.sizes.limit(digest, device, at_most=wanted)
+            rows = min(limit, batch.rows - done)
+            if rows == batch.rows:
+                piece = batch
+            elif limit == wanted:
+                piece = batch.slice(done, rows)
+            else:  # the matrix that pieces share may be what does not fit
+                piece = Batch(batch.table.slice(done, rows))
+            values = self._attempt(predictor, piece, device)
+            if values is None:
+                self.sizes.halve(digest, device, rows)
+                free_memory()
+                continue
+            yield values
+            self.sizes.fitted(digest, device, rows)
+            done += rows
+
+    def _attempt(self, predictor: Predictor, batch: Batch, device: str) -> npt.NDArray[np.float64] | None:
+        """Return the predictions, or None when memory does not suffice; what the attempt made is free by then."""
         try:
-            values = np.asarray(self.predictor().predict(batch), dtype=np.float64)
+            return self._predict(predictor, batch)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if batch.rows > 1:
+                return None
+            raise ModelError(
+                f"model {self.frozen.label} does not fit on {device} with a single row",
+                f"memory for a row of {batch.table.nbytes:,} bytes and a model of "
+                f"about {flavors.memory_bytes(self.frozen):,} bytes",
+                cause(error),
+                "Give the Spark executors more memory, or let fewer tasks share one.",
+            ) from error
+
+    def _predict(self, predictor: Predictor, batch: Batch) -> npt.NDArray[np.float64]:
+        try:
+            values = np.asarray(predictor.predict(batch), dtype=np.float64)
         except ScoringError:
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             raise ModelError(
                 f"model {self.frozen.label} raised while predicting {batch.rows} rows",
                 got=cause(error),

@@ -66,7 +66,7 @@ class Rule:
     def _apply(self, table: pa.Table) -> pa.Table:
         try:
             result = self.function(table)
-        except ScoringError:
+        except (ScoringError, MemoryError):  # who called tries again with fewer rows
             raise
         except Exception as error:
             raise ContractError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ _ARROW_TYPES: Final[dict[str, pa.DataType]] = {
 }
 SIGNATURE_TYPES: Final = tuple(_ARROW_TYPES)
 """MLflow's column types that a signature may use."""
+CPU: Final = "cpu"
+FLOAT32: Final = "float32"
+BFLOAT16: Final = "bfloat16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class FrozenModel:
 
 
 Files = Mapping[str, bytes]
-"""The files of a model's artifact by relative path."""
+"""The files of a model's artifact by relative path; a mapping may read a file when it is asked for."""
 
 
 def digest_of(files: Files) -> str:
@@ -84,6 +87,22 @@ def digest_of(files: Files) -> str:
     return total.hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How a step uses its model; one artifact loaded with other options is another predictor."""
+
+    method: str = "auto"
+    """`auto`, `predict` or `predict_proba`."""
+    device: str = CPU
+    """`cpu` or `cuda:N`."""
+    threads: int = 1
+    """How many threads the library may use."""
+    precision: str = FLOAT32
+    """`float32` or `bfloat16`."""
+    compile: bool = False
+    """Whether the library compiles the model for its device first."""
+
+
 class Predictor(Protocol):
     """A model of one flavor, loaded on one device."""
 
@@ -92,18 +111,31 @@ class Predictor(Protocol):
         ...
 
 
+@runtime_checkable
+class PlacedPredictor(Predictor, Protocol):
+    """A predictor that knows where its weights lie and how large they are; others are on the CPU."""
+
+    device: str
+    """`cpu` or `cuda:N`."""
+    size_bytes: int
+    """Of its weights."""
+
+
+def device_of(predictor: Predictor) -> str:
+    """Return the device that a predictor computes on."""
+    return predictor.device if isinstance(predictor, PlacedPredictor) else CPU
+
+
 class Loader(Protocol):
     """The function `load` of a flavor's module."""
 
-    def __call__(self, model: FrozenModel, files: Files, *, method: str, device: str, threads: int) -> Predictor:
+    def __call__(self, model: FrozenModel, files: Files, options: LoadOptions) -> Predictor:
         """Build the predictor from bytes that were verified before.
 
         Args:
             model: what was frozen for the run.
             files: the artifact's files.
-            method: `auto`, `predict` or `predict_proba`.
-            device: `cpu` or `cuda:N`.
-            threads: how many threads the library may use.
+            options: how the predictor will be used.
 
         Raises:
             ModelError: the files hold something else than the flavor says, or need trust that they do not have.

@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy.typing as npt
-import skops.io
-from threadpoolctl import threadpool_limits
+from joblib import parallel_config  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController
 
 from scoring.batch import Batch
 from scoring.errors import ModelError, listed
-from scoring.models.base import Files, FrozenModel, positive_class
+from scoring.models.base import Files, FrozenModel, LoadOptions, positive_class
+
+
+@dataclass(frozen=True, slots=True)
+class _Hidden:
+    """An import hook with which a library is not found."""
+
+    name: str
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == self.name:
+            raise ModuleNotFoundError(f"{name} is hidden", name=name)
+
+
+@contextmanager
+def _hiding(name: str) -> Iterator[None]:
+    hook = _Hidden(name)
+    sys.meta_path.insert(0, hook)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(hook)
+
+
+# skops walks through all packages of scikit-learn, one of which imports PyTorch: a second and 200 MB for each worker.
+with _hiding("torch"):
+    import skops.io
 
 TRUSTED_TYPES: Final = frozenset(
     {
@@ -42,18 +71,22 @@ class SklearnPredictor:
     estimator: Any
     has_probabilities: bool
     threads: int
+    pools: ThreadpoolController
+    """The thread pools of the libraries in this process; finding them takes longer than a small batch."""
 
     def predict(self, batch: Batch) -> npt.NDArray[Any]:
         """Predict on a pandas frame with the signature's columns, as scikit-learn itself would be called."""
         frame = batch.frame(self.model.types)
-        with threadpool_limits(self.threads):
+        # An `n_jobs` that was stored with the model knows nothing of this machine's tasks, and a forest adds up its
+        # trees in the order in which threads end, so that the last bits of a score would differ from run to run.
+        with parallel_config(backend="sequential"), self.pools.limit(limits=self.threads):
             if self.has_probabilities:
                 return positive_class(self.model, self.estimator.predict_proba(frame))
             values: npt.NDArray[Any] = self.estimator.predict(frame)
             return values
 
 
-def load(model: FrozenModel, files: Files, *, method: str, device: str, threads: int) -> SklearnPredictor:
+def load(model: FrozenModel, files: Files, options: LoadOptions) -> SklearnPredictor:
     """Load a skops file after auditing the types in it; scikit-learn always runs on the CPU."""
     path = model.conf.get("pickled_model", "")
     if model.conf.get("serialization_format") != "skops":
@@ -73,4 +106,10 @@ def load(model: FrozenModel, files: Files, *, method: str, device: str, threads:
         )
     estimator = skops.io.loads(files[path], trusted=sorted(TRUSTED_TYPES))
     is_binary = hasattr(estimator, "predict_proba") and len(getattr(estimator, "classes_", ())) == 2
-    return SklearnPredictor(model, estimator, is_binary if method == "auto" else method == "predict_proba", threads)
+    return SklearnPredictor(
+        model,
+        estimator,
+        has_probabilities=is_binary if options.method == "auto" else options.method == "predict_proba",
+        threads=options.threads,
+        pools=ThreadpoolController(),
+    )

@@ -49,7 +49,7 @@ _ARITHMETIC: Final = (
 _SPEC_TYPES: Final = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 
 
-def audited(content: bytes, *, label: str) -> bytes:
+def audited(content: bytes, *, label: str) -> io.BytesIO:
     """Return a `torch.export` file packed anew from what was looked into, without its example inputs.
 
     Packed anew, because archives can be made that two readers see differently.
@@ -57,11 +57,16 @@ def audited(content: bytes, *, label: str) -> bytes:
     Raises:
         ModelError: something in it could run code.
     """
+    packed = io.BytesIO()
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            files = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
-        files[_EXAMPLES] = b""
-        found = [f"file {name!r}" for name in files if not _FILES.fullmatch(name)] or list(_findings(files))
+        with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(packed, "w") as copy:
+            entries = {name.partition("/")[2]: name for name in archive.namelist()}
+            files = {name: archive.read(entry) for name, entry in entries.items() if name.endswith(".json")}
+            found = [f"file {name!r}" for name in entries if not _FILES.fullmatch(name)] or list(_findings(files))
+            if not found:
+                # One entry at a time: weights may be most of the memory that there is.
+                for name, entry in {**entries, _EXAMPLES: None}.items():
+                    copy.writestr(f"model/{name}", b"" if entry is None else archive.read(entry))
     except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, SyntaxError, RecursionError) as error:
         found = [f"a file that cannot be read ({type(error).__name__})"]
     if found:
@@ -71,11 +76,8 @@ def audited(content: bytes, *, label: str) -> bytes:
             listed(found),
             "Nothing of it was loaded. Export the module without custom objects, operators and guards on sizes.",
         )
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for name, part in files.items():
-            archive.writestr(f"model/{name}", part)
-    return packed.getvalue()
+    packed.seek(0)
+    return packed
 
 
 def _findings(files: Mapping[str, bytes]) -> Iterator[str]:

@@ -16,10 +16,11 @@ from scoring.monitoring.report import Decision, DecisionKind, DriftReport, Perfo
 from scoring.monitoring.window import past_nights
 from scoring.notify.night import Night
 from scoring.runs import RunRecord, RunState, RunStore
+from scoring.throughput.report import Totals
 
 QUALITY_REPORT: Final = "quality/report.json"
 DRIFT_REPORT: Final = "drift/report.json"
-PAGES: Final = {"Drift report": Report.DRIFT, "Check results": Report.QUALITY}
+PAGES: Final = {"Drift report": Report.DRIFT, "Check results": Report.QUALITY, "Run report": Report.RUN}
 """Reports for people, by the label of their link."""
 HISTORY_RUNS: Final = 100
 """How many runs before this one are looked at for the chart."""
@@ -56,6 +57,9 @@ def night_of(deployment: Deployment, record: RunRecord, store: RunStore) -> Nigh
         quarantine_path=deployment.output.quarantine_path,
         rows_per_s=record.metrics.get("rows_per_s"),
         seconds=record.metrics.get("seconds"),
+        totals=Totals.from_metrics(record.metrics),
+        devices=tuple(filter(None, record.tags.get("devices", "").split(", "))),
+        warnings=record.warnings,
         model_versions=record.model_versions,
         checks=_verdict(record, quality),
         failed_expectations=tuple(

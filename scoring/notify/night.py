@@ -10,6 +10,7 @@ from typing import Final
 
 from scoring.checks.report import ExpectationResult, Verdict
 from scoring.monitoring.report import ColumnDrift, DecisionKind
+from scoring.throughput.report import Totals
 
 QUARANTINE_ALARM: Final = 0.5
 """Part of the quarantine limit from which a night is worth a mail for its quarantined rows alone.
@@ -57,6 +58,11 @@ class Night:
     quarantine_path: str = ""
     rows_per_s: float | None = None
     seconds: float | None = None
+    totals: Totals | None = None
+    """What scoring took."""
+    devices: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What an operator should look at although nothing failed, in sentences: a slow run, a missing GPU."""
     model_versions: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
     checks: Verdict | None = None
@@ -106,7 +112,12 @@ class Night:
 
 
 def occasions(night: Night) -> tuple[Occasion, ...]:
-    """Return what there is to tell about a night, the most pressing first; empty for a quiet good night."""
+    """Return what there is to tell about a night, the most pressing first; empty for a quiet good night.
+
+    A warning alone, of a slow run for instance, is no occasion: the predictions are right and in place, and their owner
+    can do nothing about the machine. It stands in mails that are sent anyway; operators see it in the page in Airflow
+    and in `scoring status`.
+    """
     if not night.is_published:
         return (Occasion.HELD_BACK if night.checks is Verdict.FAILED else Occasion.FAILED,)
     alarm = QUARANTINE_ALARM * night.max_quarantined_share

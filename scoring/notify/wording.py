@@ -11,6 +11,7 @@ from typing import Any, Final, assert_never, cast
 from scoring.checks.report import ExpectationResult
 from scoring.monitoring.report import ColumnDrift
 from scoring.notify.night import Night, Occasion, occasions
+from scoring.throughput.wording import details, duration
 
 MAX_SUBJECT_CHARS: Final = 79
 MIN_NAME_CHARS: Final = 16
@@ -43,12 +44,6 @@ def percent(share: float) -> str:
 def count(number: int, noun: str) -> str:
     """Return `1 check`, `2 checks`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def duration(seconds: float) -> str:
-    """Return a time like `42 s` or `3 min 20 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def subject(night: Night) -> str:
@@ -84,6 +79,8 @@ def facts(night: Night) -> tuple[tuple[str, str], ...]:
         "ROC-AUC": roc_auc(night),
         "Log loss": "" if night.log_loss is None else f"{night.log_loss:.3f}",
         "Decision": one_line(f"{night.decision}: {'; '.join(night.reasons)}") if night.reasons else "",
+        "Warning": " ".join(f"{warning[:1].upper()}{warning[1:].rstrip('.')}." for warning in night.warnings),
+        **(details(night.totals, night.devices) if night.totals else {}),
         "Run": night.run_id,
     }
     return tuple((label, value) for label, value in found.items() if value)

@@ -40,6 +40,8 @@ def open_session(name: str, resources: Resources) -> SparkSession:
     if resources.gpus_per_task:
         builder = builder.config("spark.executor.resource.gpu.amount", resources.gpus_per_task)
     session = builder.getOrCreate()
+    # Workers, wherever they are, open the store as this process does; settings of Spark would show in its UI.
+    session.sparkContext.environment.update(settings.store_variables())
     session.sparkContext.setLogLevel("WARN")
     return session
 

@@ -5,6 +5,7 @@ Runs on a bare Python, so it uses the standard library only.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import re
@@ -28,6 +29,9 @@ TEST_TOOLS = {
     "docker-compose": ("docker-compose",),
 }
 """Command to the packages that have it, in order of preference."""
+BENCH_EXTRA = "bench"
+BENCH_MODULES = ("ray",)
+"""What the extra installs."""
 SILENCE_S = 10.0
 """At most this long without a line while pip works."""
 
@@ -65,14 +69,19 @@ def create_venv() -> None:
         say("creating .venv")
         subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
     say(f"installing into .venv, pinned by constraints.txt (minutes the first time; pip's own words: {LOG})")
-    # Python compiles a module when it is first imported; pip would compile thousands that never are, for a minute.
-    command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--progress-bar", "off", "--no-compile"]
-    command += ["--editable", f"{ROOT}[{EXTRAS}]", "--constraint", str(ROOT / "constraints.txt")]
-    if run_pip(command, started) != 0:
-        tail = "\n".join(LOG.read_text(errors="replace").splitlines()[-15:])
-        raise SetupError(f"pip could not install the project. Its last lines:\n{tail}")
+    install(EXTRAS, started)
     STAMP.touch()
     say(f"{seconds(started)} .venv is ready")
+
+
+def install(extras: str, started: float) -> None:
+    """Install the project with some of its extras into `.venv`, pinned by `constraints.txt`."""
+    # Python compiles a module when it is first imported; pip would compile thousands that never are, for a minute.
+    command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--progress-bar", "off", "--no-compile"]
+    command += ["--editable", f"{ROOT}[{extras}]", "--constraint", str(ROOT / "constraints.txt")]
+    if run_pip(command, started) != 0:
+        tail = "\n".join(LOG.read_text(errors="replace").splitlines()[-15:])
+        raise SetupError(f"pip could not install the project with {extras!r}. Its last lines:\n{tail}")
 
 
 class PipProgress:
@@ -159,6 +168,17 @@ def ensure_test_tools() -> None:
             say(f"{tool} was not found: tests that need it are skipped. Install the package {packages[0]}.")
 
 
+def ensure_bench_tools() -> None:
+    """Install what only benchmarks need; without it the way concerned fails, and the others are measured."""
+    if all(importlib.util.find_spec(module) for module in BENCH_MODULES):
+        return
+    say(f"{' and '.join(BENCH_MODULES)} for benchmarks was not found: installing the extra {BENCH_EXTRA!r}")
+    try:
+        install(BENCH_EXTRA, time.monotonic())
+    except SetupError as error:
+        say(str(error))
+
+
 def can_install() -> bool:
     """Return whether this is root on a Debian or Ubuntu."""
     return platform.system() == "Linux" and os.geteuid() == 0 and shutil.which("apt-get") is not None
@@ -186,7 +206,12 @@ def install_one_of(packages: tuple[str, ...], what: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run the wanted parts; 2 with one sentence where something is missing."""
-    parts = {"venv": create_venv, "java": ensure_java, "test-tools": ensure_test_tools}
+    parts = {
+        "venv": create_venv,
+        "java": ensure_java,
+        "test-tools": ensure_test_tools,
+        "bench-tools": ensure_bench_tools,
+    }
     try:
         for name in arguments:
             parts[name]()

@@ -98,6 +98,7 @@ def _runs(environment: dict[str, str], drift_html: bytes) -> Seeded:
                 if back == 0
                 else "",
                 "share_of_drifted_columns": str(share),
+                "warning": f"scored 53,210 rows/s {HOSTILE}\nno GPU was found" if back == 0 else "",
                 "published_version": str(NIGHTS - back - 1),
             },
         )
@@ -105,6 +106,7 @@ def _runs(environment: dict[str, str], drift_html: bytes) -> Seeded:
     store.put_json(last, "quality/report.json", {"passed": True})
     store.put(last, "drift/report.html", drift_html)
     store.put_json(last, "drift/report.json", {"share_of_drifted_columns": 0.46})
+    store.put(last, "run/report.html", "<!doctype html><title>Run report</title><h1>53,210 rows/s</h1>")
     store.put(last, "mail/message.eml", "not for everybody")
 
     before = (LAST_NIGHT - timedelta(days=1)).isoformat()

@@ -225,6 +225,7 @@ def test_a_task_links_to_its_check_result(browser: webdriver.Chrome, airflow: Ru
         assert links["extra_links"] == {
             "Drift report": f"{report}/drift",
             "Check result": f"{report}/quality",
+            "Run report": f"{report}/run",
             "MLflow run": f"http://127.0.0.1:5000/#/runs/{seeded.failed}",
         }
 

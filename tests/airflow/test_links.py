@@ -11,7 +11,7 @@ from airflow.sdk import DAG
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.serialization.serialized_objects import DagSerialization
 
-from scoring_airflow.links import LINKS, CheckResultLink, DriftReportLink, MlflowRunLink
+from scoring_airflow.links import LINKS, CheckResultLink, DriftReportLink, MlflowRunLink, RunReportLink
 from scoring_airflow.operators import JobOperator
 
 RUN = "0123456789abcdef0123456789abcdef"
@@ -44,6 +44,7 @@ def test_a_task_leads_to_the_reports_of_the_run_it_returned(returned: Returned) 
     returned({"drift": {"run_id": RUN, "decision": "none"}})
     assert link(DriftReportLink(), task_id="drift") == f"/plugin/scoring/scoring/runs/{RUN}/drift"
     assert link(CheckResultLink(), task_id="drift") == f"/plugin/scoring/scoring/runs/{RUN}/quality"
+    assert link(RunReportLink(), task_id="drift") == f"/plugin/scoring/scoring/runs/{RUN}/run"
 
 
 def test_a_failed_task_leads_to_the_run_that_the_score_task_started(returned: Returned) -> None:
@@ -55,7 +56,7 @@ def test_a_task_without_a_run_has_no_link(returned: Returned, monkeypatch: pytes
     monkeypatch.setenv("SCORING_MLFLOW_UI", "http://mlflow.example.com")
     for values in ({}, {"score": None}, {"score": "text"}, {"score": {"rows": 1}}):
         returned(values)
-        assert [link(found, task_id="score") for found in LINKS] == ["", "", ""]
+        assert [link(found, task_id="score") for found in LINKS] == ["", "", "", ""]
 
 
 def test_training_has_an_mlflow_run_but_no_report_of_a_night(
@@ -64,7 +65,7 @@ def test_training_has_an_mlflow_run_but_no_report_of_a_night(
     monkeypatch.setenv("SCORING_MLFLOW_UI", "http://mlflow.example.com/")
     returned({"train": {"run_id": RUN}})
     links = [link(found, task_id="train", dag_id="retrain_flights") for found in LINKS]
-    assert links == ["", "", f"http://mlflow.example.com/#/runs/{RUN}"]
+    assert links == ["", "", "", f"http://mlflow.example.com/#/runs/{RUN}"]
 
 
 def test_mlflows_address_is_left_out_when_nobody_can_open_it(
@@ -87,4 +88,4 @@ def test_links_survive_serialisation() -> None:
     again = DagSerialization.from_dict(DagSerialization.to_dict(dag))
     kept = {found.name: found.xcom_key for found in again.get_task("check").operator_extra_links}
     assert kept == {found.name: found.xcom_key for found in LINKS}
-    assert list(kept) == ["Drift report", "Check result", "MLflow run"]
+    assert list(kept) == ["Drift report", "Check result", "Run report", "MLflow run"]

@@ -88,6 +88,22 @@ def test_documentation_names_what_people_ask_for(folder: Path) -> None:
         assert fact in text
 
 
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        (
+            {"sql": "select *\n  from a | b where night = :partition"},
+            r"`select * from a \| b where night = :partition`",
+        ),
+        ({"table": "lake.flights"}, "table `lake.flights`"),
+    ],
+)
+def test_documentation_names_queries_and_tables(folder: Path, source: dict[str, str], shown: str) -> None:
+    given = deployment(folder, team="Data")
+    document = given.model_copy(update={"input": given.input.model_copy(update={"path": None, **source})})
+    assert f"| input | {shown} |" in next(plan.dags(document)).documentation
+
+
 def test_the_plan_needs_no_airflow(folder: Path) -> None:
     deployments.write(folder, "flights")
     source = (

@@ -175,8 +175,17 @@ def test_partitions_show_what_happened_newest_first(viewer: TestClient, seeded: 
         assert text in last
     assert f'href="/scoring/runs/{seeded.published}/drift"' in last
     assert f'href="/scoring/runs/{seeded.published}/quality"' in last
+    assert re.search(rf'<a href="/scoring/runs/{seeded.published}/run" title="Run report">53,210</a>', last)
     assert f'href="http://127.0.0.1:5000/#/runs/{seeded.published}"' in last
     assert 'href="/dags/score_flight_delays/runs/manual__2013-07-10T03%3A00%3A00%2B00%3A00"' in last
+
+
+def test_warnings_are_marked_beside_the_partition_and_told_in_full(viewer: TestClient) -> None:
+    last = _row(viewer.get(PAGE).text, "2013-07-10")
+    assert re.search(r'<th scope="row">2013-07-10.*badge warn">2 warnings<.*</th>', last, re.DOTALL)
+    told = re.findall('<p class="warning">(.*?)</p>', last)
+    assert [text.split("&lt;")[0].strip() for text in told] == ["scored 53,210 rows/s", "no GPU was found"]
+    assert "warning" not in _row(viewer.get(PAGE).text, "2013-07-08")
 
 
 def test_a_newer_failure_stands_above_the_run_that_is_still_published(viewer: TestClient, seeded: Seeded) -> None:
@@ -245,6 +254,7 @@ def test_a_report_is_framed_with_the_way_back(viewer: TestClient, seeded: Seeded
     [
         ("drift/report.html", "text/html; charset=utf-8", DRIFT_HTML.decode()),
         ("quality/report.html", "text/html; charset=utf-8", "<!doctype html>"),
+        ("run/report.html", "text/html; charset=utf-8", "<!doctype html><title>Run report"),
         ("quality/report.json", "application/json", "{"),
     ],
 )
@@ -328,6 +338,7 @@ def test_the_api_lists_partitions(viewer: TestClient, seeded: Seeded) -> None:
         "published_version": 63,
         "rows_per_s": 53210.4,
         "seconds": 17.6,
+        "warnings": [f"scored 53,210 rows/s {HOSTILE}", "no GPU was found"],
         "error": None,
     }
 

@@ -179,6 +179,7 @@ def test_run_then_status(example: Path) -> None:
     assert (found["rows"], found["quarantined"], found["checks"]) == (100, 0, "passed")
     assert "Scoring example 2024-02-29" in done.stderr
     (row,) = document("status", "example")
+    assert row.pop("rows_per_s") == pytest.approx(100 / row.pop("seconds"))
     assert row == {
         "partition": NIGHT,
         "rows": 100,
@@ -189,7 +190,12 @@ def test_run_then_status(example: Path) -> None:
         "drift": None,
         "decision": None,
         "published_version": found["published_version"],
+        "warnings": [],
     }
+    (alone,) = document("status", "example", "-p", NIGHT)
+    assert alone["report"]["totals"]["rows"] == 100
+    assert f"artifact run/report.html of MLflow run {found['run_id']}" == found["run_report"]
+    assert "loading models" in call("status", "example", "-p", NIGHT).stdout
     (overview,) = document("status")
     assert (overview["deployment"], overview["partitions"], overview["last"]) == ("example", 1, NIGHT)
     assert NIGHT in call("status", "example").stdout

@@ -134,6 +134,61 @@ def test_text_is_parsed_when_the_deployment_says_so(
     assert reasons[0].startswith(f"v: {bad[0]!r} is not ")
 
 
+@pytest.mark.parametrize(
+    ("values", "kind", "kept", "reasons"),
+    [
+        (pa.array([Decimal("0.7"), Decimal("1e-9")]), "double", [0.7, 1e-9], {}),
+        (
+            pa.array([Decimal(2**53 + 1), Decimal(7)]),
+            "double",
+            [7.0],
+            {0: "v: Decimal('9007199254740993') is not double"},
+        ),
+        (pa.array([1.5, 2.0, NAN], pa.float16()), "int8?", [2, None], {0: "v: 1.5 is not int8"}),
+        (
+            pa.array([Decimal("1.5"), Decimal(2)]).cast(pa.decimal32(5, 1)),
+            "int8",
+            [2],
+            {0: "v: Decimal('1.5') is not int8"},
+        ),
+        (
+            pa.array([10**13, 60], pa.timestamp("s")),
+            "timestamp",
+            [dt.datetime(1970, 1, 1, 0, 1)],
+            {0: "v: 10000000000000 of timestamp[s] is not timestamp[us]"},
+        ),
+        (
+            pa.array([2**31 - 1, 0], pa.date32()),
+            "timestamp",
+            [dt.datetime(1970, 1, 1)],
+            {0: "v: 2147483647 of date32[day] is not timestamp[us]"},
+        ),
+    ],
+)
+def test_values_of_rare_types_are_exact_or_left_out(
+    values: pa.Array, kind: str, kept: list[object], reasons: dict[int, str]
+) -> None:
+    assert one(values, kind) == (kept, reasons)
+
+
+def test_text_too_large_for_a_number_is_left_out() -> None:
+    kept, reasons = one(pa.array(["1e400", "inf", "1e300"]), "double", parse_text=True)
+    assert kept == [math.inf, 1e300]
+    assert reasons == {0: "v: '1e400' is not double"}
+
+
+def test_zeros_keep_their_signs_beside_values_that_are_left_out() -> None:
+    kept, _ = one(pa.array([-0.0, 1e300, 0.0]), "float")
+    assert [math.copysign(1, value) for value in kept] == [-1.0, 1.0]
+
+
+def test_a_column_in_pieces_is_read_whole() -> None:
+    contract = declared({"v": "double"})
+    table = pa.table({"id": [1, 2, 3], "v": pa.chunked_array([[1.0], [2.0, 3.0]])})
+    assert contract.apply(table)[0].column("v").to_pylist() == [1.0, 2.0, 3.0]
+    assert contract.apply(table.slice(1))[0].column("v").to_pylist() == [2.0, 3.0]
+
+
 def test_the_first_reason_of_a_row_counts() -> None:
     contract = declared({"a": "int8", "b": "double"})
     table = pa.table({"id": [1, None, 3], "a": [1000, 1000, 1], "b": [None, None, 1.0]})
@@ -206,6 +261,8 @@ def test_text_that_parses_and_text_that_does_not_are_all_rows(values: list[str |
         (pa.struct([("a", pa.int32())]), "string"),
         (pa.binary(), "string"),
         (pa.dictionary(pa.int8(), pa.string()), "int32"),
+        (pa.time32("s"), "timestamp"),
+        (pa.duration("s"), "timestamp"),
     ],
 )
 def test_a_column_of_another_type_stops_the_run(actual: pa.DataType, kind: str) -> None:
@@ -245,6 +302,30 @@ def test_missing_renamed_and_additional_columns_stop_the_run(names: list[str], s
         declared({"distance": "double"}).check_files(partition(pa.schema([(name, pa.int64()) for name in names])))
 
 
+def test_two_columns_of_one_name_stop_the_run() -> None:
+    schema = pa.schema([("id", pa.int64()), ("v", pa.int64()), ("v", pa.int64())])
+    sentence = r"file /lake/0\.parquet has several columns of one name: .*got several of v\. Ask"
+    for contract in (declared({"v": "int64"}), contract_of(source(), partition(schema), [])):
+        with pytest.raises(ContractError, match=sentence):
+            contract.check_files(partition(schema))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.null(), pa.float16(), pa.decimal256(50), pa.duration("ns"), pa.time64("ns"), pa.list_(pa.int8())],
+    ids=str,
+)
+def test_a_key_that_rows_cannot_be_told_apart_by_is_refused(kind: pa.DataType) -> None:
+    with pytest.raises(ContractError, match=r"key 'id' has a type .*: expected numbers, text, .*, got .*Name other"):
+        contract_of(source(), partition(pa.schema([("id", kind)])), [])
+
+
+def test_every_file_is_looked_at_even_among_equal_ones() -> None:
+    good, bad = pa.schema([("id", pa.int64()), ("v", pa.int64())]), pa.schema([("id", pa.int64()), ("v", pa.string())])
+    with pytest.raises(ContractError, match=r"file /lake/2\.parquet has another type"):
+        declared({"v": "int64"}).check_files(partition(good, good, bad, good))
+
+
 def test_additional_columns_are_ignored_when_the_deployment_says_so() -> None:
     schema = pa.schema([("id", pa.int64()), ("distance", pa.float64()), ("zone", pa.string())])
     declared({"distance": "double"}, extra_columns="ignore").check_files(partition(schema))
@@ -255,7 +336,13 @@ def test_additional_columns_are_ignored_when_the_deployment_says_so() -> None:
 
 def test_without_a_contract_keys_and_signatures_say_what_rows_need() -> None:
     schema = pa.schema(
-        [("id", pa.int32()), ("x", pa.int32()), ("y", pa.float32()), ("city", pa.dictionary(pa.int8(), pa.string()))]
+        [
+            ("id", pa.int32()),
+            ("x", pa.int32()),
+            ("y", pa.float32()),
+            ("city", pa.dictionary(pa.int8(), pa.string())),
+            ("raw", pa.binary_view()),
+        ]
     )
     model = frozen_model("m", {"x": "long", "y": "double?"})
     contract = contract_of(source(), partition(schema), [model])
@@ -264,7 +351,9 @@ def test_without_a_contract_keys_and_signatures_say_what_rows_need() -> None:
         ContractColumn("x", pa.int64(), nullable=False),
         ContractColumn("y", pa.float64(), nullable=True),
         ContractColumn("city", pa.string(), nullable=True),
+        ContractColumn("raw", pa.binary(), nullable=True),
     )
+    contract.check_files(partition(schema))
     assert not contract.is_closed
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring.data.parts import Part, describe_part, read_parts, writing_part
+from scoring.data.parts import Part, absent_parts, discard_files, read_parts, writing_part
 from scoring.errors import StorageError
 from scoring.testing import example_rows
 
@@ -19,13 +19,14 @@ PATH = "day=2013-01-01/run-00000.parquet"
 def write(root: Path, *tables: pa.Table, path: str = PATH) -> Part:
     with writing_part(str(root), path, tables[0].schema) as writer:
         for table in tables:
-            writer.write_table(table)
-    return describe_part(str(root), path)
+            writer.write(table)
+    assert writer.part is not None
+    return writer.part
 
 
 def write_and_raise(root: Path, error: type[BaseException]) -> None:
     with writing_part(str(root), PATH, example_rows(0).schema) as writer:
-        writer.write_table(example_rows(1000))
+        writer.write(example_rows(1000))
         raise error
 
 
@@ -48,18 +49,18 @@ def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
 
 def test_nothing_is_seen_before_the_part_is_complete(tmp_path: Path) -> None:
     with writing_part(str(tmp_path), PATH, example_rows(0).schema) as writer:
-        writer.write_table(example_rows(1000))
+        writer.write(example_rows(1000))
         assert not (tmp_path / PATH).exists()
         assert all(Path(name).name.startswith(".") for name in files(tmp_path))
     assert files(tmp_path) == [PATH]
 
 
 def test_a_failing_second_attempt_leaves_the_first_part_whole(tmp_path: Path) -> None:
-    write(tmp_path, example_rows(7))
+    part = write(tmp_path, example_rows(7))
     with pytest.raises(KeyboardInterrupt):
         write_and_raise(tmp_path, KeyboardInterrupt)
     assert files(tmp_path) == [PATH]
-    assert describe_part(str(tmp_path), PATH).rows == 7
+    assert absent_parts(str(tmp_path), [part]) == []
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
@@ -76,9 +77,26 @@ def test_parts_are_read_in_order_with_the_asked_columns(tmp_path: Path) -> None:
     assert read_parts(str(tmp_path), paths, ["id"]).to_pydict() == {"id": [0, 1, 2, 10, 11, 12, 20, 21, 22]}
 
 
-def test_a_part_that_is_gone_is_the_stores_fault(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"reading or writing .* failed: got .*No such file"):
-        describe_part(str(tmp_path), PATH)
+def test_parts_that_are_gone_or_cut_are_absent(tmp_path: Path) -> None:
+    paths = [f"day=2013-01-01/{name}-00000.parquet" for name in ("whole", "cut", "gone")]
+    parts = [write(tmp_path, example_rows(10), path=path) for path in paths]
+    with (tmp_path / paths[1]).open("r+b") as file:
+        file.truncate(100)
+    (tmp_path / paths[2]).unlink()
+    assert absent_parts(str(tmp_path), parts) == paths[1:]
+
+
+def test_only_files_of_the_name_are_discarded(tmp_path: Path) -> None:
+    for name in ("one-00000", "one-00001", "other-00000"):
+        write(tmp_path, example_rows(3), path=f"day=2013-01-01/{name}.parquet")
+    discard_files(str(tmp_path), "day=2013-01-01", "one-")
+    discard_files(str(tmp_path), "day=2013-01-02", "one-")
+    assert files(tmp_path) == ["day=2013-01-01/other-00000.parquet"]
+
+
+def test_a_part_that_cannot_be_read_is_the_stores_fault(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"reading or writing .* failed: got .*"):
+        read_parts(str(tmp_path), [PATH])
 
 
 def test_a_folder_that_cannot_be_made_is_the_stores_fault(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def kept(root: Path) -> pa.Table:
 
 
 def test_rows_are_kept_with_their_reason_whatever_their_columns(tmp_path: Path) -> None:
-    with keeping_quarantine(str(tmp_path), PART, "run", limit=10) as quarantine:
+    with keeping_quarantine(str(tmp_path), PART, limit=10) as quarantine:
         one = pa.table({"id": [0, 1, 2], "x": [0.5, None, None]})
         quarantine.add(one, {2: "x: null", 1: "x: odd"}, file="/lake/a.parquet", first_row=7)
         other = pa.table({"day": [dt.date(2013, 1, 1)], "nested": [{"a": [1]}]})
@@ -27,9 +27,9 @@ def test_rows_are_kept_with_their_reason_whatever_their_columns(tmp_path: Path) 
     found = kept(tmp_path)
     assert found.schema == SCHEMA
     assert found.drop_columns(["row"]).to_pylist() == [
-        {"run_id": "run", "file": "/lake/a.parquet", "row_in_file": 8, "reason": "x: odd"},
-        {"run_id": "run", "file": "/lake/a.parquet", "row_in_file": 9, "reason": "x: null"},
-        {"run_id": "run", "file": "/lake/b.parquet", "row_in_file": 0, "reason": "y: 'a' is not double"},
+        {"file": "/lake/a.parquet", "row_in_file": 8, "reason": "x: odd"},
+        {"file": "/lake/a.parquet", "row_in_file": 9, "reason": "x: null"},
+        {"file": "/lake/b.parquet", "row_in_file": 0, "reason": "y: 'a' is not double"},
     ]
     assert [json.loads(text) for text in found.column("row").to_pylist()] == [
         {"id": 1, "x": None},
@@ -39,7 +39,7 @@ def test_rows_are_kept_with_their_reason_whatever_their_columns(tmp_path: Path) 
 
 
 def test_no_rows_are_no_file(tmp_path: Path) -> None:
-    with keeping_quarantine(str(tmp_path), PART, "run", limit=10) as quarantine:
+    with keeping_quarantine(str(tmp_path), PART, limit=10) as quarantine:
         quarantine.add(pa.table({"id": [1]}), {}, file="f", first_row=0)
     assert quarantine.rows == 0
     assert list(tmp_path.iterdir()) == []
@@ -48,7 +48,7 @@ def test_no_rows_are_no_file(tmp_path: Path) -> None:
 def test_a_failure_leaves_no_file(tmp_path: Path) -> None:
     with (
         pytest.raises(ZeroDivisionError),
-        keeping_quarantine(str(tmp_path), PART, "run", limit=10) as quarantine,
+        keeping_quarantine(str(tmp_path), PART, limit=10) as quarantine,
     ):
         quarantine.add(pa.table({"id": [1]}), {0: "r"}, file="f", first_row=0)
         raise ZeroDivisionError
@@ -57,7 +57,7 @@ def test_a_failure_leaves_no_file(tmp_path: Path) -> None:
 
 def test_rows_beyond_the_limit_are_only_counted(tmp_path: Path) -> None:
     table = pa.table({"id": [0, 1, 2, 3]})
-    with keeping_quarantine(str(tmp_path), PART, "run", limit=5) as quarantine:
+    with keeping_quarantine(str(tmp_path), PART, limit=5) as quarantine:
         for first_row in (0, 4, 8):
             quarantine.add(table, {0: "r", 1: "r", 3: "r"}, file="f", first_row=first_row)
     assert quarantine.rows == 9
@@ -67,7 +67,7 @@ def test_rows_beyond_the_limit_are_only_counted(tmp_path: Path) -> None:
 def test_many_rows_keep_their_order(tmp_path: Path) -> None:
     rows = 2 * ROWS_AT_ONCE + 5
     table = pa.table({"id": pa.chunked_array([range(9), range(9, rows)])})
-    with keeping_quarantine(str(tmp_path), PART, "run", limit=rows) as quarantine:
+    with keeping_quarantine(str(tmp_path), PART, limit=rows) as quarantine:
         quarantine.add(table, {n: f"r{n}" for n in range(rows)}, file="f", first_row=0)
     found = kept(tmp_path)
     assert found.column("reason").to_pylist() == [f"r{n}" for n in range(rows)]
@@ -75,7 +75,7 @@ def test_many_rows_keep_their_order(tmp_path: Path) -> None:
 
 
 def test_numbers_that_json_has_no_word_for_are_read_back(tmp_path: Path) -> None:
-    with keeping_quarantine(str(tmp_path), PART, "run", limit=1) as quarantine:
+    with keeping_quarantine(str(tmp_path), PART, limit=1) as quarantine:
         quarantine.add(pa.table({"x": [float("nan")]}), {0: "r"}, file="f", first_row=0)
     (text,) = kept(tmp_path).column("row").to_pylist()
     assert str(json.loads(text)) == "{'x': nan}"

@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
 
-from scoring.data.parts import Part, describe_part, writing_part
-from scoring.data.table import METADATA_KEY, PublishedPartition, Table
+from scoring.data.parts import Part, writing_part
+from scoring.data.table import METADATA_KEY, Change, PublishedPartition, Table
 from scoring.errors import ContractError, StorageError, SupersededError
 
-SCHEMA = pa.schema([("id", pa.int64()), ("score", pa.float64()), ("run_id", pa.string())])
+SCHEMA = pa.schema([("id", pa.int64()), ("score", pa.float64())])
 Row = tuple[int, float | None, str]
 
 
@@ -31,20 +31,25 @@ def table(tmp_path: Path) -> Table:
 
 def rows_of(run_id: str, *ids: int) -> pa.Table:
     scores = [None if number % 7 == 3 else number / 4 for number in ids]
-    return pa.table([pa.array(ids, pa.int64()), scores, [run_id] * len(ids)], schema=SCHEMA)
+    """Rows with the run that publishes them, which is no column of part files."""
+    return pa.table([pa.array(ids, pa.int64()), scores], schema=SCHEMA).append_column("run_id", [[run_id] * len(ids)])
 
 
 def stage(table: Table, day: str, rows: pa.Table, *, name: str | None = None) -> Part:
     path = f"day={day}/{name or rows.column('run_id')[0]}-00000.parquet"
-    with writing_part(table.path, path, rows.schema) as writer:
-        writer.write_table(rows)
-    return describe_part(table.path, path)
+    written = rows.drop_columns(["run_id"])
+    with writing_part(table.path, path, written.schema) as writer:
+        writer.write(written)
+    assert writer.part is not None
+    return writer.part
 
 
 def publish(table: Table, day: str, *parts: pa.Table, generation: int | None = None, **facts: Any) -> int:
-    staged = [stage(table, day, rows, name=f"{rows.column('run_id')[0]}-{at}") for at, rows in enumerate(parts)]
+    run_id = parts[0].column("run_id")[0].as_py()
+    staged = [stage(table, day, rows, name=f"{run_id}-{at}") for at, rows in enumerate(parts)]
     known = table.generation(day) if generation is None else generation
-    return table.publish(day, staged, schema=parts[0].schema, generation=known, facts=facts)
+    schema = parts[0].drop_columns(["run_id"]).schema
+    return table.publish(Change(day, staged, schema, run_id, known, facts))
 
 
 def by_deltalake(table: Table, version: int | None = None) -> dict[str, list[Row]]:
@@ -54,9 +59,17 @@ def by_deltalake(table: Table, version: int | None = None) -> dict[str, list[Row
 
 def by_duckdb(table: Table) -> dict[str, list[Row]]:
     with duckdb.connect() as connection:
-        files = DeltaTable(table.path).file_uris()
-        query = "select day::varchar, id, score, run_id from read_parquet(?, hive_partitioning = true)"
-        return _by_day(connection.execute(query, [files]).fetchall())
+        actions = pa.table(DeltaTable(table.path).get_add_actions(flatten=True))
+        connection.register("actions", actions.append_column("file", _files(table, actions)))
+        query = """
+            select "partition.day", id, score, "partition.run_id"
+            from read_parquet(?, filename = true) join actions on filename = file
+        """
+        return _by_day(connection.execute(query, [_files(table, actions).to_pylist()]).fetchall())
+
+
+def _files(table: Table, actions: pa.Table) -> pa.ChunkedArray:
+    return pc.binary_join_element_wise(table.path, actions.column("path").cast(pa.string()), "/")
 
 
 def _by_day(rows: Any) -> dict[str, list[Row]]:
@@ -83,7 +96,10 @@ def test_published_rows_are_read_back_by_deltalake_and_by_duckdb(table: Table) -
     assert version == DeltaTable(table.path).version()
     assert table.published() == {
         "2013-01-01": PublishedPartition(
-            "2013-01-01", 4, ("day=2013-01-01/a-0-00000.parquet", "day=2013-01-01/a-1-00000.parquet")
+            "2013-01-01",
+            4,
+            ("day=2013-01-01/a-0-00000.parquet", "day=2013-01-01/a-1-00000.parquet"),
+            frozenset({"a"}),
         )
     }
 
@@ -109,12 +125,12 @@ def test_parts_that_no_transaction_names_are_not_seen(table: Table) -> None:
 def test_no_parts_make_a_partition_empty(table: Table) -> None:
     publish(table, "2013-01-01", rows_of("a", 1))
     publish(table, "2013-01-02", rows_of("a", 1))
-    table.publish("2013-01-01", [], schema=SCHEMA, generation=1, facts={})
+    table.publish(Change("2013-01-01", [], SCHEMA, "b", generation=1))
     assert by_deltalake(table) == {"2013-01-02": [(1, 0.25, "a")]}
 
 
 def test_the_facts_of_a_run_are_in_the_tables_history(table: Table) -> None:
-    publish(table, "2013-01-01", rows_of("a", 1), run_id="a", models={"trees": 3})
+    publish(table, "2013-01-01", rows_of("a", 1), models={"trees": 3})
     newest = DeltaTable(table.path).history(1)[0]
     assert json.loads(newest[METADATA_KEY]) == {
         "partition": "2013-01-01",
@@ -133,7 +149,7 @@ def test_every_valid_partition_value_can_be_published(table: Table, day: str) ->
 
 @pytest.mark.parametrize("scores", [[np.nan, 0.5, None], [0.0, 0.5, 0.1], [None, None, None], [np.nan] * 3])
 def test_statistics_hide_no_row_from_a_readers_filter(table: Table, scores: list[float | None]) -> None:
-    rows = pa.table([[1, 2, 3], pa.array(scores, pa.float64()), ["a", "b", "c"]], schema=SCHEMA)
+    rows = rows_of("a", 1, 2, 3).set_column(1, "score", pa.array(scores, pa.float64()))
     publish(table, "2013-01-01", rows)
     publish(table, "2013-01-02", rows)
     delta = DeltaTable(table.path)
@@ -143,6 +159,7 @@ def test_statistics_hide_no_row_from_a_readers_filter(table: Table, scores: list
         pc.field("score") <= 0.5,
         pc.field("score").is_null(),
         pc.field("score").is_valid(),
+        pc.field("run_id") == "a",
         pc.field("run_id") == "b",
         pc.field("day") == "2013-01-01",
     ):
@@ -186,7 +203,7 @@ def attempt(path: str, run_id: str, day: str, meet: Callable[[], object]) -> str
     generation = table.generation(day)
     meet()
     try:
-        table.publish(day, [part], schema=SCHEMA, generation=generation, facts={})
+        table.publish(Change(day, [part], SCHEMA, run_id, generation))
     except (SupersededError, StorageError) as error:
         return type(error).__name__
     return run_id
@@ -252,7 +269,7 @@ def test_runs_that_add_the_same_column_at_once_do_not_disturb_each_other(table: 
         part = stage(table, day, rows_of(day, 1).append_column("is_late", pa.array([True])))
         barrier.wait()
         schema = SCHEMA.append(pa.field("is_late", pa.bool_()))
-        return table.publish(day, [part], schema=schema, generation=0, facts={})
+        return table.publish(Change(day, [part], schema, day, generation=0))
 
     with ThreadPoolExecutor(len(days)) as pool:
         versions = list(pool.map(widen, days))

@@ -36,7 +36,7 @@ def site(home: Path) -> Site:
                 ]
             },
             "checks": {"input": "expectations/input.yaml", "output": "expectations/output.yaml"},
-            "resources": {"split_rows": 150, "batch_rows": 64},
+            "resources": {"split_bytes": 1, "batch_rows": 64},
         }
         return write_deployment(home / "deployments" / "example", files=files, **{**sections, **overrides})
 

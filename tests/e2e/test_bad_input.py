@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 
 from scoring import nightly, settings
 from scoring.errors import (
@@ -203,5 +204,6 @@ def test_disk_full(site: Site, full_disk: Path) -> None:
     with pytest.raises(StorageError, match="expected free space, got disk full") as failed:
         nightly.score(site.deployment, NIGHT)
     assert failed.value.exit_code == 75
-    assert list(full_disk.rglob("*.parquet")) == []
-    assert [path for path in full_disk.rglob("*") if path.is_file()] == []
+    names = [path.name for path in full_disk.rglob("*") if path.is_file()]
+    assert [name for name in names if name.endswith(".tmp")] == [], "what the next attempt can go on from, is whole"
+    assert not DeltaTable.is_deltatable(str(full_disk))

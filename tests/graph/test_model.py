@@ -1,5 +1,12 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,9 +15,12 @@ from hypothesis import strategies as st
 
 from scoring.batch import Batch
 from scoring.errors import ContractError, DataError, ModelError
+from scoring.graph.model import Model
+from scoring.models.memory import BatchSizes
 from scoring.testing import FunctionPredictor, Graph, example_rows, frozen_model, make_graph
 
 COLUMNS = {"x": "double", "y": "double"}
+PROJECT = Path(__file__).parents[2]
 
 
 def graph(predictor: FunctionPredictor, *, columns: dict[str, str] = COLUMNS, **step: object) -> Graph:
@@ -112,3 +122,139 @@ def test_a_column_that_does_not_fit_is_found_before_any_row(columns: dict[str, s
     with pytest.raises(ContractError, match=sentence):
         graph(predictor, columns=columns).step.schema(example_rows(0).schema)
     assert predictor.batches == []
+
+
+# ---------------------------------------------------------------------------------------------------- out of memory
+
+
+def limited(rows: int, error: Callable[[], Exception]) -> FunctionPredictor:
+    """A model for which more than `rows` rows are too many."""
+
+    def twice(batch: Batch) -> np.ndarray:
+        if batch.rows > rows:
+            raise error()
+        return batch.table.column("x").to_numpy() * 2
+
+    return FunctionPredictor(twice)
+
+
+def step(predictor: FunctionPredictor, *, batch_size: int | None = None) -> Model:
+    return Model(frozen_model("m", COLUMNS), "score", lambda: predictor, batch_size, sizes=BatchSizes())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError,
+        lambda: pa.ArrowMemoryError("malloc of size 4096 failed"),
+        lambda: RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+        lambda: RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        lambda: ValueError("std::bad_alloc"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_halved_and_the_size_is_remembered(error: Callable[[], Exception]) -> None:
+    predictor, rows = limited(300, error), example_rows(1000)
+    model = step(predictor)
+    result = model.run(Batch(rows)).table.column("score")
+    assert result.to_pylist() == [2 * x for x in rows.column("x").to_pylist()]
+    assert predictor.batches == [1000, 500, 250, 250, 250, 250]
+    model.run(Batch(rows.slice(0, 600)))
+    assert predictor.batches[6:] == [250, 250, 100], "the next batch is not tried in vain"
+    assert model.sizes.used([model.frozen.digest]) == {model.frozen.digest: 250}
+    assert model.sizes.halvings == 2
+
+
+@given(rows=st.integers(1, 200), fitting=st.integers(1, 200), size=st.none() | st.integers(1, 200))
+def test_every_row_is_predicted_once_whatever_fits(rows: int, fitting: int, size: int | None) -> None:
+    predictor = limited(fitting, MemoryError)
+    table = example_rows(rows)
+    result = step(predictor, batch_size=size).run(Batch(table)).table
+    assert result.column("score").to_pylist() == [2 * x for x in table.column("x").to_pylist()]
+    assert sum(n for n in predictor.batches if n <= fitting) == rows
+    assert max(predictor.batches) <= (size or rows)
+
+
+def test_a_matrix_that_does_not_fit_is_not_shared_with_the_whole_batch() -> None:
+    class Narrow(Batch):
+        """A batch for whose matrix there is no memory."""
+
+        def matrix(self, columns: tuple[str, ...]) -> np.ndarray:
+            raise MemoryError(columns)
+
+    predictor = FunctionPredictor(lambda batch: batch.matrix(("x",))[:, 0])
+    table = example_rows(100)
+    result = step(predictor).run(Narrow(table)).table
+    np.testing.assert_allclose(result.column("score"), table.column("x"), rtol=1e-6)
+    assert predictor.batches == [100, 50, 50]
+
+
+def test_a_single_row_that_does_not_fit_says_what_to_do() -> None:
+    model = step(limited(0, lambda: RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")))
+    sentence = (
+        r"model 'm' version 1 does not fit on cpu with a single row: expected memory for a row of \d+ bytes and "
+        r"a model of about 0 bytes, got RuntimeError: CUDA out of memory.* Give the Spark executors more memory"
+    )
+    with pytest.raises(ModelError, match=sentence):
+        model.run(Batch(example_rows(100)))
+    assert model.sizes.halvings == 6
+
+
+def test_the_error_of_an_attempt_holds_no_memory_when_the_rows_are_tried_again() -> None:
+    class Tensor:
+        """What an attempt made."""
+
+    alive: list[int] = []
+    made = 0
+
+    def predict(batch: Batch) -> np.ndarray:
+        nonlocal made
+        alive.append(made)
+        if batch.rows > 5:
+            tensor, made = Tensor(), made + 1
+            weakref.finalize(tensor, freed)
+            tensor.itself = tensor  # type: ignore[attr-defined]  # as modules and frames do
+            raise MemoryError
+        return np.zeros(batch.rows)
+
+    def freed() -> None:
+        nonlocal made
+        made -= 1
+
+    step(FunctionPredictor(predict)).run(Batch(example_rows(40)))
+    assert alive[:4] == [0, 0, 0, 0]
+
+
+REAL = """
+import resource
+from pathlib import Path
+import numpy as np
+from scoring.batch import Batch
+from scoring.graph.model import Model
+from scoring.models.memory import BATCH_SIZES
+from scoring.testing import FunctionPredictor, example_rows, frozen_model
+
+wide = FunctionPredictor(lambda batch: np.outer(batch.table.column("x").to_numpy(), np.ones(1000)).sum(axis=1))
+model = Model(frozen_model("wide", {"x": "double"}), "score", lambda: wide)
+rows = example_rows(100_000)
+expected = rows.column("x").to_numpy() * 1000
+size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + 300_000_000
+resource.setrlimit(resource.RLIMIT_AS, (size, size))
+found = model.run(Batch(rows)).table.column("score").to_numpy()
+assert np.allclose(found, expected)
+print(*BATCH_SIZES.used([model.frozen.digest]).values())
+"""
+
+
+def test_a_real_process_with_too_little_memory_scores_all_rows() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", REAL], check=True, cwd=PROJECT, timeout=120, capture_output=True, text=True
+    )
+    assert 1000 < int(done.stdout) < 100_000, "800 MB did not fit into 300 MB"
+
+
+def test_a_step_with_options_that_its_model_does_not_know_is_found_before_any_row() -> None:
+    uri, frozen = "models:/m/1", replace(frozen_model("m", COLUMNS), flavor="sklearn")
+    for options in ({"precision": "bfloat16"}, {"compile": True}):
+        model = make_graph({"model": uri, **options}, models={uri: (frozen, FunctionPredictor(batch_size))})
+        with pytest.raises(ModelError, match=r"'m' version 1 of flavor 'sklearn' cannot be used as the step says"):
+            model.step.schema(example_rows(0).schema)

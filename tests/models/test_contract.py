@@ -5,7 +5,9 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +27,8 @@ PROJECT = Path(__file__).parents[2]
 MISSING = {1: None, 3: float("nan"), 8: None}
 
 
-def load(case: Case, method: str = "auto") -> Predictor:
-    return PredictorCache().get(case.frozen, case.files, method=method, device="cpu", threads=1)
+def load(case: Case, **options: Any) -> Predictor:
+    return PredictorCache().get(case.frozen, case.files, **options)
 
 
 def step(case: Case, *, batch_size: int | None = None) -> Model:
@@ -55,10 +57,25 @@ def test_the_result_is_that_of_the_library_itself(case: Case) -> None:
     assert len(set(found)) > 10
 
 
-@pytest.mark.parametrize("size", [1, 7, 1000, 9999, 10_000])
+@pytest.mark.parametrize("size", [1, 7, 1000, 9999, 99_999, 100_000])
 def test_the_result_does_not_depend_on_the_batch_size(case: Case, size: int) -> None:
-    rows = example_rows(10_000 if size > 7 else 50, seed=6)
+    rows = example_rows(100_000 if size > 7 else 50, seed=6)
     np.testing.assert_allclose(scores(case, rows, batch_size=size), scores(case, rows), rtol=0, atol=3e-7)
+
+
+def test_the_result_is_the_same_to_the_bit_whenever_and_with_however_many_threads(case: Case) -> None:
+    rows = Batch(example_rows(20_000, seed=12))
+    first = load(case).predict(rows)
+    for threads in (1, 2, 3):
+        np.testing.assert_array_equal(load(case, threads=threads).predict(rows), first)
+
+
+def test_several_threads_may_use_one_predictor(case: Case) -> None:
+    predictor, rows = load(case), [Batch(example_rows(5000, seed=seed)) for seed in range(4)]
+    expected = [predictor.predict(batch) for batch in rows]
+    with ThreadPoolExecutor(2) as threads:
+        for found, given in zip(threads.map(predictor.predict, rows), expected, strict=True):
+            np.testing.assert_array_equal(found, given)
 
 
 def test_null_and_nan_are_missing_values(case: Case) -> None:
@@ -113,7 +130,7 @@ import pickle, sys
 from scoring.batch import Batch
 from scoring.models.cache import PREDICTORS
 model, files, rows = pickle.load(open(sys.argv[1], "rb"))
-values = PREDICTORS.get(model, files, method="auto", device="cpu", threads=1).predict(Batch(rows))
+values = PREDICTORS.get(model, files).predict(Batch(rows))
 loaded = {name.split(".")[0] for name in sys.modules}
 pickle.dump((values, sorted(loaded & {"mlflow", "torch", "sklearn", "xgboost", "pyspark"})), open(sys.argv[2], "wb"))
 """
@@ -133,21 +150,21 @@ def test_one_changed_byte_is_noticed_before_anything_is_loaded(case: Case) -> No
         with pytest.raises(
             ModelError, match=r"the files of model '\w+' version 1 were changed: expected sha256 [0-9a-f]{64}"
         ):
-            PredictorCache().get(case.frozen, files, method="auto", device="cpu", threads=1)
+            PredictorCache().get(case.frozen, files)
 
 
 def test_a_missing_and_an_additional_file_are_noticed(case: Case) -> None:
     fewer = dict(list(case.files.items())[1:])
     for files in (fewer, {**case.files, "more.txt": b""}):
         with pytest.raises(ModelError, match="were changed"):
-            PredictorCache().get(case.frozen, files, method="auto", device="cpu", threads=1)
+            PredictorCache().get(case.frozen, files)
 
 
 def test_a_model_is_loaded_once_per_method(case: Case) -> None:
     cache = PredictorCache()
 
     def get(method: str) -> Predictor:
-        return cache.get(case.frozen, case.files, method=method, device="cpu", threads=1)
+        return cache.get(case.frozen, case.files, method=method)
 
     assert get("auto") is get("auto")
     assert cache.loads == 1

@@ -8,6 +8,7 @@ import pytest
 
 from scoring.errors import ModelError
 from scoring.models import flavors
+from scoring.models.base import LoadOptions
 
 PROJECT = Path(__file__).parents[2]
 
@@ -29,9 +30,7 @@ def test_an_unknown_flavor_is_named(available: list[str], got: str) -> None:
 
 
 def test_others_add_flavors_by_an_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "constant_flavor.py").write_text(
-        "def load(model, files, *, method, device, threads):\n    return 7\n", "utf-8"
-    )
+    (tmp_path / "constant_flavor.py").write_text("def load(model, files, options):\n    return 7\n", "utf-8")
     info = tmp_path / "constant_flavor-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: constant-flavor\nVersion: 1.0\n", "utf-8")
@@ -39,7 +38,7 @@ def test_others_add_flavors_by_an_entry_point(tmp_path: Path, monkeypatch: pytes
     monkeypatch.syspath_prepend(str(tmp_path))
     assert flavors.supported() == ["sklearn", "xgboost", "pytorch", "constant"]
     assert flavors.choose(["constant"], label="'m' version 1") == "constant"
-    assert flavors.loader("constant")(None, {}, method="auto", device="cpu", threads=1) == 7  # type: ignore[arg-type]
+    assert flavors.loader("constant")(None, {}, LoadOptions()) == 7  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +58,7 @@ import sys
 sys.modules[{package!r}] = None
 from scoring.errors import ModelError
 from scoring.models import flavors
+from scoring.models.base import LoadOptions
 try:
     flavors.loader({flavor!r})
 except ModelError as error:

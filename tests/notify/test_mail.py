@@ -16,6 +16,7 @@ from scoring.notify.mail import POLICY, TEXT_WIDTH, address
 from scoring.notify.night import Night
 from tests.notify.mail_server import MailServer
 from tests.notify.nights import drifted, failed
+from tests.throughput.made import totals
 
 Rendered = Callable[[Night], EmailMessage]
 HOSTILE = "<script>alert(1)</script> `<img src=x>`\r\nBcc: eve@example.com\r\n\r\n{{ 7 * 7 }} \"'&\x00\u202e é 猫"
@@ -91,6 +92,17 @@ def test_no_picture_without_chart(drifting: Night, rendered: Rendered) -> None:
     mail = rendered(replace(drifting, chart=None))
     assert Page(html_of(mail)).pictures == []
     assert [part.get_content_type() for part in mail.walk()] == ["multipart/alternative", "text/plain", "text/html"]
+
+
+def test_speed_and_warnings_stand_among_the_numbers(drifting: Night, rendered: Rendered) -> None:
+    warnings = ("scored 2,500 rows/s, less than half of the median", "no GPU was found")
+    mail = rendered(replace(drifting, totals=totals(), devices=("cpu",), warnings=warnings))
+    for body in (text_of(mail), Page(html_of(mail)).text):
+        said = " ".join(body.split())
+        assert "Scored 2,500 rows/s, less than half of the median. No GPU was found." in said
+        assert "reading 20 s, predicting 2 min 30 s, writing 10 s, loading models 2 s (2 loads)" in said
+        assert "2 on cpu, each at most 812 MiB" in said
+        assert "at most 131,072 rows" in said
 
 
 def test_picture_is_described_for_those_who_do_not_see_it(drifting: Night, rendered: Rendered) -> None:

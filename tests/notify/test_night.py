@@ -17,6 +17,10 @@ def test_quiet_good_night_is_not_worth_a_mail(night: Callable[..., Night]) -> No
     assert not worth_telling(quiet)
 
 
+def test_a_slow_night_alone_is_the_operators_affair(night: Callable[..., Night]) -> None:
+    assert not worth_telling(night(rows=1000, warnings=("scored 2 rows/s, less than half of the median",)))
+
+
 @pytest.mark.parametrize(
     ("facts", "told"),
     [

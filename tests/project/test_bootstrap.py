@@ -109,3 +109,25 @@ def test_missing_test_tools_stop_nothing(
     assert bootstrap.main(["test-tools"]) == 0
     said = capsys.readouterr().err
     assert said == "no-such-tool was not found: tests that need it are skipped. Install the package a-package.\n"
+
+
+def test_a_missing_bench_tool_is_installed_and_stops_nothing(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installed: list[str] = []
+
+    def install(extras: str, started: float) -> None:
+        installed.append(extras)
+        raise bootstrap.SetupError("pip could not install it.")
+
+    monkeypatch.setattr(bootstrap, "install", install)
+    monkeypatch.setattr(bootstrap, "BENCH_MODULES", ("json",))
+    assert bootstrap.main(["bench-tools"]) == 0
+    assert installed == []
+    monkeypatch.setattr(bootstrap, "BENCH_MODULES", ("no_such_module",))
+    assert bootstrap.main(["bench-tools"]) == 0
+    assert installed == ["bench"]
+    assert capsys.readouterr().err.splitlines() == [
+        "no_such_module for benchmarks was not found: installing the extra 'bench'",
+        "pip could not install it.",
+    ]

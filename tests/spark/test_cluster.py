@@ -79,10 +79,10 @@ def test_a_night_is_scored_on_executors_with_a_resource_profile(cluster: Cluster
     model = register_sklearn(MODEL, rows.select(list(FEATURES)).to_pandas(), rows["label"].to_numpy())
     night = rows.drop_columns(["label"])
     write_partition(home / "lake", PARTITION, NIGHT, night, files=4)
-    write_deployment(home / "deployments" / "example", resources={"gpus_per_task": 1, "split_rows": 100})
+    write_deployment(home / "deployments" / "example", resources={"gpus_per_task": 1, "split_bytes": 1})
     done = run(cluster, "-m", "scoring", "run", "example", "-p", NIGHT, "--json", home=home)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["rows"] == 400
-    assert "no GPU was found on the Spark executors" in found["warning"]
+    assert "no GPU was found on the Spark executors" in " ".join(found["warnings"])
     assert model.version == found["model_versions"][MODEL]
