@@ -16,8 +16,9 @@ from tests.benchmarks.machine import describe
 from tests.benchmarks.places import Places
 from tests.benchmarks.rounds import Rounds
 
-QUICK_SCALE = 1 / 3
-QUICK_REPEAT = 2
+REPEAT = 3
+QUICK_SCALE = 1 / 2
+QUICK_REPEAT_OTHERS = 1
 EXIT_TERMINATED = 143
 
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     console, progress = Console(), Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     places = Places.of_home()
-    rounds = Rounds(places, options.cores, options.scale, options.repeat, say=progress.print)
+    rounds = Rounds(places, options.cores, options.scale, options.repeat, options.repeat_others, say=progress.print)
     about = describe(arguments, cores=options.cores)
     results: report.Results = []
     for case in chosen(options.cases, options.scale):
@@ -55,18 +56,23 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--ways", nargs="+", type=Way, choices=ALL, metavar="WAY", default=ALL, help="which ways besides the limit"
     )
-    parser.add_argument("--repeat", type=int, help="runs of each way; default: 3")
+    parser.add_argument("--repeat", type=int, help=f"runs of each way; default: {REPEAT}")
+    parser.add_argument(
+        "--repeat-others", type=int, help="runs of ways besides limit and scoring; default: as --repeat"
+    )
     parser.add_argument("--cores", type=int, default=min(2, usable), help="cores of each way; default: 2")
     parser.add_argument("--scale", type=float, help="factor on the rows; default: 1")
     parser.add_argument("--quick", action="store_true", help=f"only {' and '.join(QUICK)}, fewer rows and runs")
     options = parser.parse_args(arguments)
     options.cases = options.cases or (QUICK if options.quick else tuple(CASES))
-    options.repeat = options.repeat or (QUICK_REPEAT if options.quick else 3)
+    others = QUICK_REPEAT_OTHERS if options.quick and options.repeat is None else options.repeat
+    options.repeat = REPEAT if options.repeat is None else options.repeat
+    options.repeat_others = options.repeat_others or others or REPEAT
     options.scale = options.scale or (QUICK_SCALE if options.quick else 1.0)
     if not 1 <= options.cores <= usable:
         parser.error(f"--cores: expected 1 to {usable}, the cores of this machine, got {options.cores}")
-    if options.repeat < 1 or options.scale <= 0:
-        parser.error("--repeat and --scale: expected numbers above zero")
+    if min(options.repeat, options.repeat_others) < 1 or options.scale <= 0:
+        parser.error("--repeat, --repeat-others and --scale: expected numbers above zero")
     return options
 
 

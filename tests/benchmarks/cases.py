@@ -54,6 +54,8 @@ class Dataset:
     """None: one file."""
     row_group_rows: int | None = 250_000
     """None: one row group per file."""
+    is_sorted: bool = True
+    """Whether keys ascend from row to row."""
 
     @property
     def number_columns(self) -> list[str]:
@@ -86,8 +88,6 @@ class Case:
     """Of `tests.benchmarks.models.MODELS`."""
     graph: Graph = Graph.SINGLE
     ways: tuple[Way, ...] = ALL
-    predict_rows: int | None = None
-    """Rows given to the model at once, where fewer than a batch are faster."""
     is_job: bool = False
     """Whole commands are measured, from start to exit, instead of one scoring within a session."""
     executors: int | None = None
@@ -100,6 +100,11 @@ class Case:
         """Whether all features are numbers, so that models take a matrix instead of a frame."""
         return not self.dataset.categories
 
+    @property
+    def predict_rows(self) -> int | None:
+        """Rows given at once to the only model of the case; None: any number."""
+        return PREDICT_ROWS.get(self.models[0]) if self.graph is Graph.SINGLE else None
+
     def scaled(self, factor: float) -> Case:
         """Return the case with another number of rows; that of jobs stays."""
         if self.is_job or factor == 1:
@@ -107,8 +112,11 @@ class Case:
         return replace(self, dataset=replace(self.dataset, rows=max(round(self.dataset.rows * factor), 100)))
 
 
+PREDICT_ROWS: Final = {"torch_mlp": 8_192}
+"""Rows given to a model at once, where fewer than a batch are faster: then its layers stay in the processor's cache."""
 _LIGHT: Final = Dataset(rows=6_000_000)
 _SPECIAL: Final = (
+    Case("unsorted_keys", replace(_LIGHT, is_sorted=False), ("light",), ways=OURS),
     *(
         Case(f"rows_{millions}m", replace(_LIGHT, rows=millions * 1_000_000), ("light",), ways=OURS, is_temporary=True)
         for millions in (1, 5, 50)
@@ -135,16 +143,16 @@ CASES: Final = {
         Case("light", _LIGHT, ("light",)),
         Case("xgboost_100", Dataset(rows=3_000_000), ("xgboost_100",)),
         Case("xgboost_500", Dataset(rows=800_000, file_rows=100_000, row_group_rows=50_000), ("xgboost_500",)),
-        Case("torch_mlp", Dataset(rows=3_000_000), ("torch_mlp",), predict_rows=8_192),
+        Case("torch_mlp", Dataset(rows=4_000_000), ("torch_mlp",)),
         Case(
-            "sklearn_categories", Dataset(rows=1_000_000, numbers=10, categories=(5, 20, 50, 100, 200)), ("categories",)
+            "sklearn_categories", Dataset(rows=2_000_000, numbers=10, categories=(5, 20, 50, 100, 200)), ("categories",)
         ),
-        Case("ensemble_3", Dataset(rows=1_500_000), ("light", "xgboost_100", "torch_mlp"), Graph.MEAN),
+        Case("ensemble_3", Dataset(rows=2_000_000), ("light", "xgboost_100", "torch_mlp"), Graph.MEAN),
         Case("pipeline_5", Dataset(rows=1_500_000), tuple(f"chain_{number}" for number in range(1, 6)), Graph.CHAIN),
         Case("columns_300", Dataset(rows=600_000, numbers=300, file_rows=75_000, row_group_rows=75_000), ("wide",)),
         Case("many_small_files", Dataset(rows=2_000_000, file_rows=2_000), ("light",)),
         Case("one_huge_file", Dataset(rows=4_000_000, file_rows=None, row_group_rows=1_000_000), ("light",)),
-        Case("one_row_group", Dataset(rows=4_000_000, file_rows=None, row_group_rows=None), ("light",)),
+        Case("one_row_group", Dataset(rows=4_000_000, file_rows=None, row_group_rows=None), ("light",), ways=OURS),
         *_SPECIAL,
     )
 }

@@ -15,6 +15,7 @@ from tests.benchmarks.places import Places
 
 COMPLETE = "complete"
 """Marks a folder whose files are all there."""
+UNSORTED_FACTOR = 2_654_435_761
 WARM_UP_FILES = 16
 """Enough to give every core of a usual machine a task."""
 WARM_UP_FILE_VALUES = 300_000
@@ -59,9 +60,11 @@ def schema(dataset: Dataset) -> pa.Schema:
 
 
 def random_rows(dataset: Dataset, rows: int, *, first: int, seed: int) -> pa.Table:
-    """Return rows whose keys start at `first`; the values depend on seed and `first` only."""
+    """Return rows number `first` and following; the values depend on seed and `first` only."""
     random = np.random.default_rng([seed, first])
-    columns = [pa.array(np.arange(first, first + rows))]
+    keys = np.arange(first, first + rows)
+    # An odd factor maps the numbers below 2**32 onto themselves, in another order.
+    columns = [pa.array(keys if dataset.is_sorted else keys * UNSORTED_FACTOR % 2**32)]
     columns += [pa.array(random.standard_normal(rows, dtype=np.float32)) for _ in range(dataset.numbers)]
     for distinct in dataset.categories:
         values = pa.array([f"value {number}" for number in range(distinct)])

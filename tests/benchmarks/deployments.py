@@ -8,7 +8,7 @@ from typing import Any
 from scoring.deployment import Deployment
 from scoring.registry import CHAMPION
 from scoring.testing import write_deployment
-from tests.benchmarks.cases import KEY, PARTITION, Case, Graph, registered_name
+from tests.benchmarks.cases import KEY, PARTITION, PREDICT_ROWS, Case, Graph, registered_name
 from tests.benchmarks.places import Places
 
 
@@ -23,7 +23,7 @@ def write(case: Case, places: Places, *, output: Path) -> Deployment:
 
 
 def _steps(case: Case) -> dict[str, Any]:
-    steps = [_step(case, name) for name in case.models]
+    steps = [_step(name) for name in case.models]
     match case.graph:
         case Graph.SINGLE:
             return steps[0]
@@ -34,6 +34,6 @@ def _steps(case: Case) -> dict[str, Any]:
             return {"pipeline": steps}
 
 
-def _step(case: Case, name: str) -> dict[str, Any]:
-    size = {"batch_size": case.predict_rows} if case.predict_rows else {}
+def _step(name: str) -> dict[str, Any]:
+    size = {"batch_size": PREDICT_ROWS[name]} if name in PREDICT_ROWS else {}
     return {"model": f"models:/{registered_name(name)}@{CHAMPION}", **size}

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from tests.benchmarks.cases import Case, Graph
+from tests.benchmarks.cases import PREDICT_ROWS, Case, Graph
 from tests.benchmarks.places import Places
 
 Features = npt.NDArray[np.float32] | pd.DataFrame
@@ -29,16 +29,9 @@ class NativeGraph:
 
     def predict(self, features: Features) -> npt.NDArray[np.float64]:
         """Return one score per row."""
-        size = self.case.predict_rows or len(features)
-        if size >= len(features):
-            return self._predict(features).astype(np.float64, copy=False)
-        parts = [self._predict(features[start : start + size]) for start in range(0, len(features), size)]
-        return np.concatenate(parts).astype(np.float64, copy=False)
-
-    def _predict(self, features: Features) -> npt.NDArray[Any]:
         match self.case.graph:
             case Graph.SINGLE:
-                return self.models[0](features)
+                return self.models[0](features).astype(np.float64, copy=False)
             case Graph.MEAN:
                 return np.mean([model(features) for model in self.models], axis=0, dtype=np.float64)
             case Graph.CHAIN:
@@ -48,7 +41,7 @@ class NativeGraph:
                 wider[:, columns] = self.models[0](features)
                 for model in self.models[1:]:
                     wider[:, columns] = model(wider)
-                return wider[:, columns]
+                return wider[:, columns].astype(np.float64)
 
     def of_arrow(self, batch: pa.RecordBatch) -> Features:
         """Return the features of a batch. Column by column is the order of memory in Arrow, and the fastest to fill."""
@@ -87,7 +80,7 @@ def _load(name: str, places: Places, threads: int) -> Predict:
     if (folder / "model.ubj").exists():
         return _xgboost(folder / "model.ubj", threads)
     if (folder / "model.pt2").exists():
-        return _torch(folder / "model.pt2", threads)
+        return _torch(folder / "model.pt2", threads, PREDICT_ROWS[name])
     estimator = pickle.loads((folder / "model.pickle").read_bytes())
     return lambda features: estimator.predict_proba(features)[:, 1]
 
@@ -101,14 +94,16 @@ def _xgboost(file: Any, threads: int) -> Predict:
     return lambda matrix: booster.inplace_predict(matrix, validate_features=False)
 
 
-def _torch(file: Any, threads: int) -> Predict:
+def _torch(file: Any, threads: int, size: int) -> Predict:
     import torch
 
     torch.set_num_threads(threads)
     module = torch.export.load(file).module()
 
     def predict(matrix: Features) -> npt.NDArray[Any]:
+        inputs = torch.from_numpy(matrix)
         with torch.inference_mode():
-            return module(torch.from_numpy(matrix)).numpy()
+            parts = [module(inputs[start : start + size]) for start in range(0, len(inputs), size)]
+            return torch.cat(parts).numpy()
 
     return predict

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tests.benchmarks import data, models
-from tests.benchmarks.cases import Case, Way
+from tests.benchmarks.cases import OURS, Case, Way
 from tests.benchmarks.check import check
 from tests.benchmarks.measure import Measurement, WayError, measure
 from tests.benchmarks.places import Places
@@ -21,6 +21,8 @@ class Rounds:
     cores: int
     scale: float
     repeat: int
+    """Runs of the limit and of ours."""
+    repeat_others: int
     say: Callable[[str], None]
     """Takes a line about the progress."""
     failures: list[str] = field(default_factory=list)
@@ -33,8 +35,8 @@ class Rounds:
         models.prepare(case, self.places)
         data.read_once(case.dataset, self.places)
         measured: dict[Way, list[Measurement]] = {way: [] for way in ways}
-        for repetition in range(1, self.repeat + 1):
-            for way in list(measured):
+        for repetition in range(1, max(self.repeat, self.repeat_others) + 1):
+            for way in [way for way in measured if repetition <= self._repeats(way)]:
                 try:
                     found = self._once(case, way)
                 except WayError as error:
@@ -43,11 +45,14 @@ class Rounds:
                     self.say(f"failed: {error}")
                 else:
                     measured[way].append(found)
-                    self.say(f"{case.name} {repetition}/{self.repeat} {way}: {found.seconds:.2f} s")
+                    self.say(f"{case.name} {repetition}/{self._repeats(way)} {way}: {found.seconds:.2f} s")
         shutil.rmtree(self.places.outputs(case), ignore_errors=True)
         if case.is_temporary:
             data.delete(case.dataset, self.places)
         return measured
+
+    def _repeats(self, way: Way) -> int:
+        return self.repeat if way in OURS else self.repeat_others
 
     def _once(self, case: Case, way: Way) -> Measurement:
         try:

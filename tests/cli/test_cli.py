@@ -123,7 +123,7 @@ def test_an_unknown_deployment_gets_the_nearest_name(example: Path) -> None:
 def test_plan_reads_footers_only(example: Path) -> None:
     found = document("plan", "example", "-p", NIGHT)
     assert (found["rows"], found["splits"], found["models"][0]["version"]) == (100, 1, 1)
-    assert list(found["columns"]) == ["id", "score", "run_id"]
+    assert list(found["columns"]) == ["id", "score"]
     assert "graph digest" in call("plan", "example", "-p", NIGHT).stdout
 
 

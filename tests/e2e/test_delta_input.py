@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from scoring import nightly
-from scoring.local import read_rows
+from scoring.local import read_rows, with_labels
 from scoring.runs import RunStore
 from scoring.testing import FEATURES, PARTITION
 from tests.e2e.example import NIGHT, ROWS, Site, night_rows
@@ -97,3 +97,16 @@ def test_windows_are_read_from_the_log_too(delta: Site) -> None:
         own = [row["x"] for row in found.to_pylist() if row[PARTITION] == night]
         assert sorted(own) == sorted(rows["x"].to_pylist())
     assert found.num_rows == 2 * ROWS
+
+
+def test_labels_are_read_from_the_log_too(delta: Site, home: Path) -> None:
+    labels = pa.table({"id": night_rows()["id"], "late": pa.repeat(0, ROWS)})
+    write(home / "labels", labels)
+    write(home / "labels", labels.set_column(1, "late", pa.repeat(1, ROWS)), mode="overwrite")
+    reference = {"first": NIGHT, "last": NIGHT}
+    deployment = delta.rewrite(
+        input={"path": str(delta.lake), "columns": CONTRACT},
+        drift={"reference": reference, "labels": {"path": str(home / "labels"), "column": "late"}},
+    )
+    labelled = with_labels(read_rows(deployment, [NIGHT], limit=10_000), deployment, [NIGHT, "2024-03-01"])
+    assert labelled["late"].to_pylist() == [1] * ROWS

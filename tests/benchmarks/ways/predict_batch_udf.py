@@ -41,9 +41,7 @@ def loading(case: Case, places: Places) -> Callable[[], Callable[..., Any]]:
 def opened(case: Case, places: Places, cores: int) -> Iterator[Score]:
     """Start Spark and make the function."""
     with spark_session(case, cores) as session:
-        predict = predict_batch_udf(
-            loading(case, places), return_type=DoubleType(), batch_size=case.predict_rows or ARROW_BATCH_ROWS
-        )
+        predict = predict_batch_udf(loading(case, places), return_type=DoubleType(), batch_size=ARROW_BATCH_ROWS)
 
         def score(value: str, target: Path) -> dict[str, float]:
             scores = predict(*map(col, case.dataset.features)).alias("score")

@@ -16,7 +16,6 @@ from tests.benchmarks import native
 from tests.benchmarks.cases import KEY, Case
 from tests.benchmarks.places import Places
 from tests.benchmarks.ways import Score
-from tests.benchmarks.ways.limit import BATCH_ROWS, BATCH_VALUES
 
 
 def predict(batch: pa.Table, *, case: Case, places: Places) -> pa.Table:
@@ -30,19 +29,18 @@ def predict(batch: pa.Table, *, case: Case, places: Places) -> pa.Table:
 def opened(case: Case, places: Places, cores: int) -> Iterator[Score]:
     """Start Ray on this machine.
 
-    A function in tasks, not a class in actors: Ray fuses it with reading and writing, so that rows stay in one process,
-    and it takes less than half the CPU.
+    A function in tasks over whole blocks, not a class in actors and not batches of a size: only then does Ray fuse it
+    with reading and writing, so that rows stay in one process, which takes less than half the CPU.
     """
     ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    batch_rows = min(BATCH_ROWS, BATCH_VALUES // len(case.dataset.features))
 
     def score(value: str, target: Path) -> dict[str, float]:
         columns: list[Any] = [KEY, *case.dataset.features]
         rows = ray.data.read_parquet(str(places.partition(case.dataset, value)), columns=columns, partitioning=None)
         scored = rows.map_batches(
-            predict, fn_kwargs={"case": case, "places": places}, batch_format="pyarrow", batch_size=batch_rows
+            predict, fn_kwargs={"case": case, "places": places}, batch_format="pyarrow", batch_size=None
         )
         scored.write_parquet(str(target), compression="zstd")
         return {}
