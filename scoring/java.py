@@ -22,7 +22,18 @@ LOGGING_OPTION: Final = (
     f"-Dlog4j2.configurationFile={Path(__file__).with_name('spark').joinpath('log4j2.properties').as_uri()}"
 )
 """Option of the driver's Java: Spark logs some hundred INFO lines for a small job, and a job's log is for the job."""
+CONTROL_OPTIONS: Final = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""Options of a Java that touches no rows: optimising its code for long use costs more than all that it does."""
 FOLDERS: Final = ("/usr/lib/jvm", "/Library/Java/JavaVirtualMachines")
+
+
+def driver_options(*, reads_rows: bool) -> str:
+    """Return the options of the driver's Java; in local mode it is the executors' too.
+
+    Args:
+        reads_rows: whether Spark itself reads the input, as for a query; files are read by the Python workers.
+    """
+    return LOGGING_OPTION if reads_rows else f"{LOGGING_OPTION} {CONTROL_OPTIONS}"
 
 
 @dataclass(frozen=True, slots=True)

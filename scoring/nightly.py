@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scoring import settings
 from scoring.accounting import account, check_quarantine
 from scoring.addresses import Report, where
 from scoring.capacity import check_memory
@@ -73,9 +76,9 @@ def score(deployment: Deployment, value: str, *, dag_run_id: str | None = None, 
     """
     from scoring.spark.query import query_of
     from scoring.spark.score import score_on_spark
-    from scoring.spark.session import open_session
     from scoring.spark.site import worker_site
 
+    session_of = _opening(deployment, value)
     store = RunStore()
     tags = {"trigger": trigger, **({"dag_run_id": dag_run_id} if dag_run_id else {})}
     run_id = store.start(deployment.name, value, tags=tags)
@@ -83,7 +86,7 @@ def score(deployment: Deployment, value: str, *, dag_run_id: str | None = None, 
         query = None if deployment.input.path else query_of(deployment, value, run_id=run_id)
         plan, files = make_plan(deployment, value, registry=Registry(), query=query)
         store.set_tags(run_id, {"model_versions": json.dumps(plan.model_versions)})
-        session = open_session(f"scoring {deployment.name} {value}", deployment.resources)
+        session = session_of()
         plan = plan.with_parallelism(session.sparkContext.defaultParallelism)
         site = worker_site(session, deployment.resources)
         if site is not None:
@@ -114,6 +117,17 @@ def score(deployment: Deployment, value: str, *, dag_run_id: str | None = None, 
             raise
         forget_results(deployment.output.path, plan.key)
     return store.get(run_id)
+
+
+def _opening(deployment: Deployment, value: str) -> Callable[[], Any]:
+    """Return a function that returns the Spark session, which may be opened already while the plan is made."""
+    from scoring.spark.session import open_session
+
+    opening = partial(open_session, f"scoring {deployment.name} {value}", deployment.resources)
+    if not settings.is_spark_submit() or deployment.input.path is None:
+        return opening
+    # Java runs already, and needs seconds more; elsewhere nothing is started before the plan is good.
+    return ThreadPoolExecutor(1).submit(opening).result
 
 
 def check(

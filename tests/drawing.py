@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
@@ -50,8 +51,12 @@ def values(kind: pa.DataType) -> st.SearchStrategy[Any]:  # noqa: PLR0911 - one 
         return st.integers(least, most) | st.sampled_from([edge for edge in EDGES if least <= edge <= most])
     if pa.types.is_floating(kind):
         width = kind.bit_width
-        whole = st.sampled_from([float(edge) for edge in EDGES if width == 64 or abs(edge) <= 2**11])
-        return (st.floats(width=width) | whole).map(np.dtype(f"float{width}").type)
+        largest = [float(np.finfo(f"float{bits}").max) for bits in (16, 32, 64) if bits <= width]
+        odd = [math.nan, math.inf, -math.inf, -0.0, *largest, *(-2 * number for number in largest[:-1])]
+        whole = [float(edge) for edge in EDGES if width == 64 or abs(edge) <= 2**11]
+        return st.one_of(*map(st.sampled_from, (odd, whole)), st.floats(width=width)).map(
+            np.dtype(f"float{width}").type
+        )
     if pa.types.is_decimal(kind):
         most = 10**kind.precision - 1
         unscaled = st.integers(-most, most) | st.sampled_from([edge for edge in EDGES if abs(edge) <= most])
@@ -89,13 +94,14 @@ def _times(kind: pa.DataType) -> st.SearchStrategy[int]:
 def columns(
     draw: st.DrawFn, kind: pa.DataType, rows: int, *, nulls: bool = True, items: st.SearchStrategy[Any] | None = None
 ) -> pa.Array:
-    """A column of a type; with nulls or without, as drawn."""
+    """A column of a type; with a few nulls or none."""
     if pa.types.is_null(kind):
         return pa.nulls(rows)
     wanted = values(kind) if items is None else items
-    if nulls and draw(st.booleans()):
-        wanted = st.none() | wanted
-    return column(draw(st.lists(wanted, min_size=rows, max_size=rows)), kind)
+    found = draw(st.lists(wanted, min_size=rows, max_size=rows))
+    for row in draw(st.sets(st.integers(0, max(rows - 1, 0)), max_size=3)) if nulls and rows else ():
+        found[row] = None
+    return column(found, kind)
 
 
 def column(items: Sequence[Any], kind: pa.DataType) -> pa.Array:

@@ -57,7 +57,7 @@ def build_dag(planned: plan.DagPlan) -> DAG:
 def _operator(task: plan.Task) -> BaseOperator:
     match task:
         case plan.SparkJob():
-            return ScoreOperator(**_job(task))
+            return ScoreOperator(reads_rows=task.reads_rows, **_job(task))
         case plan.Job():
             return JobOperator(**_job(task))
         case plan.Trigger():

@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from scoring import settings
 from scoring.errors import EXIT_CONFIGURATION, EXIT_DATA, ConfigurationError
-from scoring.java import LOGGING_OPTION
+from scoring.java import driver_options
 from scoring_airflow.command import Command, arguments, kill_tree, result_in, sentence_in
 from scoring_airflow.links import LINKS
 
@@ -71,8 +71,17 @@ class ScoreOperator(SparkSubmitOperator):
     template_fields: Sequence[str] = (*SparkSubmitOperator.template_fields, "options")
     operator_extra_links = LINKS
 
-    def __init__(self, *, script: str, deployment: str, options: Sequence[tuple[str, str]], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        script: str,
+        deployment: str,
+        options: Sequence[tuple[str, str]],
+        reads_rows: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(name=f"scoring {deployment}", **kwargs)
+        self.reads_rows = reads_rows
         self.script = script
         self.deployment = deployment
         self.options = [list(option) for option in options]
@@ -82,7 +91,7 @@ class ScoreOperator(SparkSubmitOperator):
         # Found here, not while parsing: the Dag must look the same on every machine.
         self.application = str(job(self.script))
         self.application_args = job_arguments(self.deployment, self.options)
-        self.conf = {"spark.driver.extraJavaOptions": LOGGING_OPTION}
+        self.conf = {"spark.driver.extraJavaOptions": driver_options(reads_rows=self.reads_rows)}
         self._hook = self._get_hook()
         try:
             super().execute(context)

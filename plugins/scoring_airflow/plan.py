@@ -52,6 +52,9 @@ class Job:
 class SparkJob(Job):
     """Runs one of our jobs under `spark-submit`. What a Spark task needs, the job asks of Spark itself."""
 
+    reads_rows: bool = False
+    """Whether Spark reads the input; files are read by the job's Python workers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:
@@ -168,7 +171,7 @@ def score_dag(deployment: Deployment) -> DagPlan:
     """Return the Dag that scores a partition, checks it, publishes it and watches it."""
     name = deployment.name
     tasks: list[Task] = [
-        SparkJob("score", "score.py", name, _options()),
+        SparkJob("score", "score.py", name, _options(), reads_rows=deployment.input.path is None),
         Job("check", "check.py", name, _options()),
         Job("publish", "publish.py", name, _options()),
     ]

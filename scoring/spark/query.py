@@ -34,7 +34,7 @@ def query_of(deployment: Deployment, value: str, *, run_id: str = "") -> Query:
         ConfigurationError: Spark cannot read the query or the table, or the value can be no partition.
         ContractError: a column has a type that Arrow has not.
     """
-    session = open_session(f"scoring {deployment.name} {value}", deployment.resources)
+    session = open_session(f"scoring {deployment.name} {value}", deployment.resources, reads_rows=True)
     frame = _frame(session, deployment, check_value(value))
     name = f"table {deployment.input.table}" if deployment.input.table else "the query 'input.sql'"
     try:

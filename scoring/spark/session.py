@@ -13,10 +13,15 @@ from scoring.deployment import Resources
 from scoring.errors import ConfigurationError
 
 
-def open_session(name: str, resources: Resources) -> SparkSession:
+def open_session(name: str, resources: Resources, *, reads_rows: bool = False) -> SparkSession:
     """Return a session named `name` with what one task of the deployment needs.
 
     Under `spark-submit` its master and settings win; else the master is `settings.spark_master()`.
+
+    Args:
+        name: what Spark calls the application.
+        resources: of the deployment.
+        reads_rows: whether Spark itself reads the input.
 
     Raises:
         ConfigurationError: there is no Java that Spark can use.
@@ -33,7 +38,7 @@ def open_session(name: str, resources: Resources) -> SparkSession:
     if not settings.is_spark_submit():
         builder = builder.master(settings.spark_master()).config("spark.ui.enabled", "false")
         builder = builder.config("spark.ui.showConsoleProgress", "false")
-        builder = builder.config("spark.driver.extraJavaOptions", java.LOGGING_OPTION)
+        builder = builder.config("spark.driver.extraJavaOptions", java.driver_options(reads_rows=reads_rows))
         if settings.spark_master().startswith("local"):
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     builder = builder.config("spark.task.cpus", resources.cpus_per_task)

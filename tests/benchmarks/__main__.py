@@ -6,7 +6,8 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 
@@ -23,14 +24,26 @@ EXIT_TERMINATED = 143
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure what the command line asks for; 1 where a way failed."""
+    """Measure what the command line asks for; 1 where a way failed, 2 where another benchmark is running."""
     options = parsed(arguments)
+    progress = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    places = Places.of_home()
+    with places.alone() as is_alone:
+        if not is_alone:
+            progress.print(f"another benchmark is running in {places.bench}: wait for its end, or set SCORING_HOME.")
+            return 2
+        failures = run(options, places, progress, about=describe(arguments, cores=options.cores))
+    for sentence in failures:
+        progress.print(f"failed: {sentence}")
+    return 1 if failures else 0
+
+
+def run(options: argparse.Namespace, places: Places, progress: Console, *, about: Mapping[str, Any]) -> list[str]:
+    """Run all cases, print and write their results; return a sentence for each way that failed."""
     # As by Ctrl-C: what was started is stopped first.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
-    console, progress = Console(), Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    places = Places.of_home()
+    console = Console()
     rounds = Rounds(places, options.cores, options.scale, options.repeat, options.repeat_others, say=progress.print)
-    about = describe(arguments, cores=options.cores)
     results: report.Results = []
     for case in chosen(options.cases, options.scale):
         ways = [way for way in case.ways if way in options.ways or way is Way.LIMIT]
@@ -43,9 +56,7 @@ def main(arguments: Sequence[str]) -> int:
             report.show_case(console, case, found)
     report.show_targets(console, results)
     console.print(f"results: {places.results}", soft_wrap=True)
-    for sentence in rounds.failures:
-        progress.print(f"failed: {sentence}")
-    return 1 if rounds.failures else 0
+    return rounds.failures
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:

@@ -22,8 +22,9 @@ def check(case: Case, way: Way, places: Places) -> None:
     """
     files = written(places.output(case, way) / f"{PARTITION}={NIGHT}")
     others = written(places.output(case, Way.LIMIT) / f"{PARTITION}={NIGHT}") if Way.LIMIT in case.ways else files
-    if not files:
-        raise WayError(f"{way} of case {case.name} wrote no Parquet file")
+    for writer, its_files in ((way, files), (Way.LIMIT, others)):
+        if not its_files:
+            raise WayError(f"{way} of case {case.name} cannot be checked: {writer} wrote no Parquet file")
     with duckdb.connect(":memory:") as connection:
         found = connection.execute(
             f"""

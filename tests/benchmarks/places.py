@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +25,18 @@ class Places:
     def of_home() -> Places:
         """Return those of `$SCORING_HOME`."""
         return Places(settings.home() / "bench")
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Give whether no other benchmark uses these folders, and keep others out for the time inside."""
+        self.bench.mkdir(parents=True, exist_ok=True)
+        with (self.bench / "lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     @property
     def results(self) -> Path:

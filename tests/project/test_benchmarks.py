@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.__main__ import parsed
+from tests.benchmarks.__main__ import main, parsed
 from tests.benchmarks.cases import ALL, CASES, QUICK, Way, find
 from tests.benchmarks.check import check
 from tests.benchmarks.data import random_rows
@@ -63,6 +64,15 @@ def test_other_predictions_are_a_failure(tmp_path: Path) -> None:
         write(Way.SCORING, wrong_ids, wrong)
         with pytest.raises(WayError, match=r"wrote other rows: expected 100, got "):
             check(case, Way.SCORING, places)
+
+
+def test_only_one_benchmark_runs_in_a_home(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Places.of_home().alone() as is_alone:
+        assert is_alone
+        assert main(["--cases", "light"]) == 2
+    assert re.search(r"another benchmark is running in .*bench: wait", capsys.readouterr().err)
+    with Places.of_home().alone() as is_alone:
+        assert is_alone
 
 
 def test_medians_and_ratios() -> None:

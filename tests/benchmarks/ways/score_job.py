@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scoring import settings
+from scoring.java import driver_options
 from tests.benchmarks.cases import Case, Way
 from tests.benchmarks.deployments import write
 from tests.benchmarks.places import Places
@@ -20,7 +21,8 @@ def opened(case: Case, places: Places, cores: int) -> Iterator[Score]:
     deployment = write(case, places, output=places.output(case, Way.SCORING))
 
     def score(value: str, _: Path) -> dict[str, float]:
-        submit(settings.jobs_folder() / "score.py", deployment.name, "--partition", value, cores=cores)
+        script, options = settings.jobs_folder() / "score.py", driver_options(reads_rows=False)
+        submit(script, deployment.name, "--partition", value, cores=cores, java_options=options)
         return {}
 
     yield score
