@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import duckdb
+import pyarrow as pa
 from pyarrow import dataset
 
 from scoring.data.storage import open_storage, storage_errors
-from scoring.deployment import Deployment
 from scoring.errors import MAX_EXAMPLES, DataError, TransientError, examples, listed
 from scoring.plan import Plan
 from scoring.results import SplitResult
@@ -57,7 +57,7 @@ def account(plan: Plan, results: Sequence[SplitResult]) -> None:
                 f"{result.rows_out} rows out and {result.rows_quarantined} quarantined",
             )
     if not _keys_grow(results):
-        _check_keys(plan.deployment, [result.part.path for result in results if result.part])
+        _check_keys(plan, [result.part.path for result in results if result.part])
 
 
 def check_quarantine(plan: Plan, results: Sequence[SplitResult]) -> None:
@@ -85,11 +85,16 @@ def _keys_grow(results: Sequence[SplitResult]) -> bool:
     return len(known) == len(ranges) and all(last < first for (_, last), (first, _) in pairwise(known))
 
 
-def _check_keys(deployment: Deployment, paths: Sequence[str]) -> None:
+def _check_keys(plan: Plan, paths: Sequence[str]) -> None:
+    deployment = plan.deployment
+    # DuckDB looks at the types of all columns that it is given, and does not know those of all kept ones.
+    schema = pa.schema([plan.schema.field(key) for key in deployment.input.keys])
     filesystem, root = open_storage(deployment.output.path)
     keys = ", ".join(f'"{key}"' for key in deployment.input.keys)
     with storage_errors(deployment.output.path), duckdb.connect(":memory:") as connection:
-        parts = dataset.dataset([f"{root}/{path}" for path in paths], filesystem=filesystem, format="parquet")
+        parts = dataset.dataset(
+            [f"{root}/{path}" for path in paths], schema=schema, filesystem=filesystem, format="parquet"
+        )
         connection.register("parts", parts)
         found = connection.execute(
             f"SELECT {keys}, count(*) AS times FROM parts GROUP BY {keys} HAVING count(*) > 1 "  # noqa: S608 - checked names

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from scoring.batch import Batch
 from scoring.data.contract import contract_of
-from scoring.data.partition import Partition, existing_values, list_files, list_partition
+from scoring.data.partition import INT96_UNIT, Partition, existing_values, list_files, list_partition
 from scoring.data.storage import is_damage, open_storage, storage_errors
 from scoring.deployment import Deployment, Labels, ModelStep
 from scoring.errors import ConfigurationError, ContractError, DataError, PartitionMissingError, cause, listed
@@ -62,7 +62,9 @@ def _rows(deployment: Deployment, partition: Partition, models: Sequence[FrozenM
     tables = []
     for file in partition.files:
         with storage_errors(file.path), filesystem.open_input_file(file.path) as handle:
-            raw = pq.read_table(handle, columns=[column.name for column in contract.columns])
+            raw = pq.read_table(
+                handle, columns=[column.name for column in contract.columns], coerce_int96_timestamp_unit=INT96_UNIT
+            )
         table, _ = contract.apply(raw)
         tables.append(table.filter(pa.array(keep_mask(table, keys=deployment.input.keys, rate=rate))))
     rows = pa.concat_tables(tables)

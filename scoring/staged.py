@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scoring.data.contract import Contract
+from scoring.data.partition import INT96_UNIT
 from scoring.data.parts import Part, absent_parts, read_parts
 from scoring.data.storage import open_storage, storage_errors
 from scoring.deployment import Deployment
@@ -97,7 +98,9 @@ class StagedRows:
         path, rows, quarantined = file
         filesystem, _ = open_storage(self.deployment.input.location)
         with storage_errors(path), filesystem.open_input_file(path) as handle:
-            raw = pq.read_table(handle, columns=[column.name for column in contract.columns])
+            raw = pq.read_table(
+                handle, columns=[column.name for column in contract.columns], coerce_int96_timestamp_unit=INT96_UNIT
+            )
         if quarantined:
             keep = np.ones(rows, dtype=bool)
             keep[quarantined] = False

@@ -21,7 +21,6 @@ DECIMALS = (
     *(pa.decimal32(7, 2), pa.decimal64(18, 6), pa.decimal128(12, 2), pa.decimal128(20), pa.decimal128(38, 18)),
     *(pa.decimal128(9, 0), pa.decimal256(40, 3), pa.decimal256(76, 76), pa.decimal256(76, 2)),
 )
-VIEWS = (pa.string_view(), pa.binary_view())
 TEXTS = (pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string()))
 BYTES = (pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(3))
 DAYS = (pa.date32(), pa.date64())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -208,12 +209,38 @@ def test_a_frame_converts_to_the_signatures_types() -> None:
     pd.testing.assert_frame_equal(frame, pd.DataFrame({"a": [1.0, 2.0], "t": ["x", "y"]}))
 
 
+def test_a_frame_holds_the_doubles_nearest_to_a_rules_decimals() -> None:
+    values = pa.chunked_array([[Decimal("0.7")], [Decimal("-1.91"), None]], pa.decimal128(5, 2))
+    found = Batch(pa.table({"a": values})).frame((("a", pa.float64()),))["a"]
+    np.testing.assert_array_equal(found, [0.7, -1.91, np.nan])
+
+
 @pytest.mark.parametrize(
     ("values", "wanted", "sentence"),
     [
         (pa.array([1.5]), pa.int64(), r"'a' does not convert: expected values of type int64, got double \(.*1\.5"),
         (pa.array([2**40]), pa.int32(), r"'a' does not convert: expected values of type int32, got int64"),
         (pa.array(["x"]), pa.float64(), r"'a' does not convert: expected values of type double, got string"),
+        (
+            pa.array([1e39]),
+            pa.float32(),
+            r"'a' does not convert: expected values of type float, got double \(.*too large",
+        ),
+        (
+            pa.array([2]),
+            pa.bool_(),
+            r"'a' does not convert: expected values of type bool, got int64 \(.*neither 0 nor 1",
+        ),
+        (
+            pa.array([1], pa.timestamp("us")),
+            pa.int64(),
+            r"'a' does not convert: expected values of type int64, got time",
+        ),
+        (
+            pa.array([2**53 + 1, None]),
+            pa.int64(),
+            r"'a' has nulls, so that pandas makes .*, got 9007199254740993\. Fill",
+        ),
     ],
 )
 def test_a_value_that_does_not_convert_is_refused(values: pa.Array, wanted: pa.DataType, sentence: str) -> None:

@@ -20,6 +20,8 @@ from scoring.data.storage import is_damage, open_storage, storage_errors
 from scoring.deployment import Input
 from scoring.errors import ConfigurationError, DataError, PartitionMissingError, ScoringError, cause, listed
 
+INT96_UNIT: Final = "us"
+"""Of the moments that older Spark writes; in nanoseconds, Arrow's default, years before 1677 and after 2262 wrap."""
 NEAREST: Final = 3
 """How many partitions beside a missing one are named."""
 FOOTERS_AT_ONCE: Final = 8
@@ -197,7 +199,8 @@ def _footer(filesystem: fs.FileSystem, info: fs.FileInfo) -> InputFile:
     with storage_errors(info.path):
         try:
             with filesystem.open_input_file(info.path) as handle:
-                metadata = pq.read_metadata(handle)
+                file = pq.ParquetFile(handle, coerce_int96_timestamp_unit=INT96_UNIT)
+                metadata, schema = file.metadata, file.schema_arrow
         except (pa.ArrowException, OSError) as error:
             if not is_damage(error):
                 raise
@@ -211,7 +214,7 @@ def _footer(filesystem: fs.FileSystem, info: fs.FileInfo) -> InputFile:
     return InputFile(
         path=info.path,
         size_bytes=info.size,
-        schema=metadata.schema.to_arrow_schema().remove_metadata(),
+        schema=schema.remove_metadata(),
         row_groups=tuple(RowGroup(group.num_rows, group.total_byte_size) for group in groups),
         modified_ns=info.mtime_ns or 0,
     )

@@ -58,9 +58,8 @@ class Quarantine:
         self.rows += len(reasons)
         if not numbers:
             return
-        kept = table.take(pa.array(numbers, pa.int64()))
-        batches = kept.to_batches(max_chunksize=ROWS_AT_ONCE)
-        texts = [json.dumps(row, default=str) for batch in batches for row in batch.to_pylist()]
+        kept = _takable(table).take(pa.array(numbers, pa.int64()))
+        texts = [text for batch in kept.to_batches(max_chunksize=ROWS_AT_ONCE) for text in _texts(batch)]
         columns = {
             "file": pa.repeat(file, len(numbers)),
             "row_in_file": pa.array([first_row + number for number in numbers], pa.int64()),
@@ -70,6 +69,21 @@ class Quarantine:
         if self.writer is None:
             self.writer = self.open_part()
         self.writer.write(pa.table(columns, schema=SCHEMA))
+
+
+def _takable(table: pa.Table) -> pa.Table:
+    """Return equal rows without views of text and bytes, of which Arrow cannot take some."""
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    return table.cast(pa.schema([field.with_type(plain.get(field.type, field.type)) for field in table.schema]))
+
+
+def _texts(batch: pa.RecordBatch) -> list[str]:
+    try:
+        rows = batch.to_pylist()
+    except (OverflowError, ValueError):  # a day that Python's calendar does not have
+        shown = [column.cast(pa.string()) if pa.types.is_temporal(column.type) else column for column in batch.columns]
+        rows = pa.RecordBatch.from_arrays(shown, batch.schema.names).to_pylist()
+    return [json.dumps(row, default=str) for row in rows]
 
 
 @contextmanager

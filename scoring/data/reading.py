@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from scoring.data.partition import INT96_UNIT
 from scoring.data.splits import Piece
 from scoring.data.storage import is_damage, open_storage, storage_errors
 from scoring.errors import DataError, cause
@@ -96,7 +97,13 @@ def _batches(
         is_small = metadata.row_group(number).total_byte_size <= limit.size_bytes
         least, most = BUFFER_BYTES
         buffer_bytes = 0 if is_small else max(least, min(limit.size_bytes // len(columns), most))
-        file = pq.ParquetFile(handle, metadata=metadata, pre_buffer=is_small, buffer_size=buffer_bytes)
+        file = pq.ParquetFile(
+            handle,
+            metadata=metadata,
+            pre_buffer=is_small,
+            buffer_size=buffer_bytes,
+            coerce_int96_timestamp_unit=INT96_UNIT,
+        )
         yield from file.iter_batches(batch_size=rows, row_groups=[number], columns=columns, use_threads=use_threads)
 
 
@@ -108,7 +115,9 @@ def _rows_of_batch(
     row_bytes = sum(_width(schema.field(name).type) or 0.0 for name in columns)
     first = piece.row_groups[0]
     if varying and metadata.row_group(first).num_rows > MEASURED_ROWS:
-        file = pq.ParquetFile(handle, metadata=metadata, buffer_size=BUFFER_BYTES[0])
+        file = pq.ParquetFile(
+            handle, metadata=metadata, buffer_size=BUFFER_BYTES[0], coerce_int96_timestamp_unit=INT96_UNIT
+        )
         found = next(file.iter_batches(MEASURED_ROWS, row_groups=[first], columns=varying, use_threads=False))
         row_bytes += found.nbytes / found.num_rows
     return limit.rows_of(row_bytes)

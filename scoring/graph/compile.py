@@ -171,4 +171,4 @@ def _rule(step: RuleStep, source: GraphSource) -> Rule:
         apply = python_rule(source.modules[module], module=module, function=function)
         return Rule(step.rule.python, apply, source.keys)
     query = step.rule.sql or ""
-    return Rule(f"sql: {query}", sql_rule(query), source.keys)
+    return Rule(f"sql: {query}", sql_rule(query, source.keys), source.keys)

@@ -43,7 +43,8 @@ def combine(how: Combine, scores: Scores, weights: Scores) -> Scores:
 
 
 def _weighted_mean(scores: Scores, weights: Scores) -> Scores:
-    mean: Scores = (weights / weights.sum()) @ scores
+    # As in scikit-learn. A matrix product rounds otherwise, and differently for every number of rows.
+    mean: Scores = np.average(scores, axis=0, weights=weights)
     return mean
 
 

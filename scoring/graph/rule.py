@@ -110,7 +110,7 @@ def _module(source: str, name: str) -> ModuleType:
     return module
 
 
-def sql_rule(query: str) -> RuleFunction:
+def sql_rule(query: str, keys: tuple[str, ...] = ()) -> RuleFunction:
     """Return a function that runs `query` over its argument, which the query calls `batch`.
 
     The query is one SELECT, so that it leaves nothing behind, and sees nothing else: no files, no network, no other
@@ -125,11 +125,20 @@ def sql_rule(query: str) -> RuleFunction:
         connection = _connection()
         connection.register("batch", table)
         try:
-            return connection.sql(query).to_arrow_table()
+            return _with_types(connection.sql(query).to_arrow_table(), table.schema, keys)
         finally:
             connection.unregister("batch")
 
     return run
+
+
+def _with_types(table: pa.Table, schema: pa.Schema, names: tuple[str, ...]) -> pa.Table:
+    """Return the table with columns of the types that they had before: DuckDB has fewer than Arrow."""
+    for name in names:
+        index = table.schema.get_field_index(name)
+        if index >= 0:
+            table = table.set_column(index, name, table.column(index).cast(schema.field(name).type))
+    return table
 
 
 def _check_select(query: str) -> None:

@@ -79,3 +79,20 @@ def test_numbers_that_json_has_no_word_for_are_read_back(tmp_path: Path) -> None
         quarantine.add(pa.table({"x": [float("nan")]}), {0: "r"}, file="f", first_row=0)
     (text,) = kept(tmp_path).column("row").to_pylist()
     assert str(json.loads(text)) == "{'x': nan}"
+
+
+def test_rows_of_rare_types_are_kept(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "text": pa.array(["a", "b", "c"], pa.string_view()),
+            "bytes": pa.array([b"a", b"b", b"c"], pa.binary_view()),
+            "day": pa.array([0, 2**31 - 1, 0], pa.date32()),
+            "moment": pa.array([0, 10**13, 0], pa.timestamp("s")),
+        }
+    )
+    with keeping_quarantine(str(tmp_path), PART, limit=10) as quarantine:
+        quarantine.add(table, {1: "odd"}, file="/lake/a.parquet", first_row=0)
+    (row,) = [json.loads(text) for text in kept(tmp_path)["row"].to_pylist()]
+    assert (row["text"], row["bytes"]) == ("b", "b'b'")
+    assert str(2**31 - 1) in row["day"]
+    assert str(10**13) in row["moment"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scoring.data.partition import list_partition
 from scoring.data.reading import BatchLimit, RawRows, read_piece
 from scoring.data.splits import Piece
+from scoring.deployment import Input
 
 ROWS = 300
 COLUMNS = ["id", "text"]
@@ -49,6 +52,18 @@ def test_exactly_the_rows_of_the_piece_are_read(
 def test_a_batch_has_no_more_bytes_than_asked(file: str, size_bytes: int, rows: int) -> None:
     found = read(file, Piece(file, (0,), 0, 100), BatchLimit(1000, size_bytes), columns=["id"])
     assert [batch.table.num_rows for batch in found] == [rows] * (100 // rows)
+
+
+def test_moments_of_old_spark_are_those_that_were_written(tmp_path: Path) -> None:
+    moments = [dt.datetime(9999, 12, 31, 23, 59, 59, 999_999), dt.datetime(1, 1, 1), None]
+    folder = tmp_path / "day=1"
+    folder.mkdir()
+    path = str(folder / "a.parquet")
+    pq.write_table(pa.table({"moment": pa.array(moments)}), path, use_deprecated_int96_timestamps=True)
+    (file,) = list_partition(Input(path=str(tmp_path), partition="day", keys=("moment",)), "1").files
+    (found,) = read(path, Piece(path, (0,), 0, 3), BatchLimit(10, 1000), columns=["moment"])
+    assert found.table["moment"].to_pylist() == moments
+    assert found.table.schema == file.schema == pa.schema([("moment", pa.timestamp("us"))])
 
 
 def test_the_length_of_text_is_measured(tmp_path: Path) -> None:

@@ -136,6 +136,21 @@ def test_votes_are_those_of_scikit_learn(how: Combine, weights: list[float] | No
 # ------------------------------------------------------------------------------------------------------ as a step
 
 
+@pytest.mark.parametrize(("how", "sides"), [(Combine.SOFT_VOTE, (0.75, 0.25)), (Combine.HARD_VOTE, (1.0, 0.0))])
+@pytest.mark.parametrize("members", range(2, 32, 2))
+def test_ties_of_many_members_go_to_class_zero(how: Combine, sides: tuple[float, float], members: int) -> None:
+    one = np.repeat(sides, members // 2)[:, np.newaxis]
+    scores = np.random.default_rng(members).permuted(np.repeat(one, 200, axis=1), axis=0)
+    assert not combine(how, scores, np.ones(members)).any()
+
+
+@pytest.mark.parametrize("how", Combine)
+def test_a_row_has_one_result_whatever_the_rows_beside_it(how: Combine) -> None:
+    scores, weights = np.random.default_rng(0).random((3, 1000)), np.array([0.2, 1.0, 3.0])
+    alone = [combine(how, scores[:, [row]], weights) for row in range(1000)]
+    np.testing.assert_array_equal(combine(how, scores, weights), np.concatenate(alone))
+
+
 def test_an_ensemble_adds_its_output_and_leaves_the_rest() -> None:
     rows = pa.table({"id": [1, 2], "a": [0.2, 0.4], "b": [0.6, 1.0]})
     result = column_graph("weighted_mean", ["a", "b"], weights={"m_a": 1, "m_b": 3}).run(rows)

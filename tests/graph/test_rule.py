@@ -122,6 +122,21 @@ def test_a_sql_rule_gives_back_every_value(rows: list[tuple[int, float | None, s
     assert str(result.to_pylist()) == str(table.to_pylist())
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(pa.timestamp("us", "Europe/Oslo"), pa.timestamp("s", "UTC"), pa.decimal32(5), pa.decimal64(12)),
+        *(pa.large_binary(), pa.binary(1), pa.large_string(), pa.date64()),
+    ],
+    ids=str,
+)
+def test_a_sql_rule_keeps_keys_of_types_that_duckdb_does_not_have(kind: pa.DataType) -> None:
+    values = [b"3", b"1", b"2"] if "binary" in str(kind) else ["3", "1", "2"] if "string" in str(kind) else [3, 1, 2]
+    days = pa.array([3 * 86_400_000, 0, 86_400_000], pa.int64()).view(kind) if kind == pa.date64() else None
+    rows = pa.table({"id": pa.array(values, kind) if days is None else days})
+    assert sql("select *, 1 as one from batch", rows).column("id").equals(rows.column("id"))
+
+
 def test_the_schema_is_known_before_any_row() -> None:
     graph = make_graph({"rule": {"sql": "select *, x > 1 as is_high from batch"}})
     assert graph.step.schema(ROWS.schema) == graph.run(ROWS).schema
