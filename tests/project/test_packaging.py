@@ -58,7 +58,10 @@ def test_constraints_are_plain_pins_without_a_host() -> None:
 
 
 def test_what_is_installed_is_what_was_pinned() -> None:
-    installed = {canonicalize_name(one.name): Version(one.version).public for one in metadata.distributions()}
+    installed: dict[str, str] = {}
+    for one in metadata.distributions():
+        # The first one on the path is imported; setuptools, once imported, appends copies of its own.
+        installed.setdefault(canonicalize_name(one.name), Version(one.version).public)
     differing = {
         name: (version, installed[name]) for name, version in pins().items() if installed.get(name, version) != version
     }
