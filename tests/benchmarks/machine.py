@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from scoring import java
+from tests.benchmarks.measure import find_java
 from tests.benchmarks.places import ROOT
 
 PACKAGES = ("pyspark", "pyarrow", "mlflow", "ray", "scikit-learn", "xgboost", "torch", "numpy", "pandas", "duckdb")
@@ -22,7 +22,7 @@ PACKAGES = ("pyspark", "pyarrow", "mlflow", "ray", "scikit-learn", "xgboost", "t
 
 def describe(arguments: Sequence[str], *, cores: int) -> dict[str, Any]:
     """Return plain data about this machine and this run."""
-    found = java.find()
+    found = find_java()
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python -m tests.benchmarks", *arguments]),

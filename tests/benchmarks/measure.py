@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -22,7 +23,8 @@ from tests.benchmarks.cases import Case, Way
 from tests.benchmarks.places import ROOT, Places
 
 TIMEOUT_S = 1_800.0
-SAMPLE_EVERY_S = 0.05
+SAMPLE_EVERY_S = 0.25
+"""Seldom, since looking takes CPU from what is measured, and the kernel remembers maxima."""
 
 
 class WayError(Exception):
@@ -65,7 +67,7 @@ def measure(case: Case, way: Way, places: Places, *, cores: int, scale: float) -
 def environment(way: Way, cores: int, places: Places) -> dict[str, str]:
     """Return the variables of a process: native libraries use all cores in one process, else one in each."""
     forgotten = ("SPARK_HOME", "SPARK_CONF_DIR", settings.SPARK_MASTER_VARIABLE)
-    found = java.find()
+    found = find_java()
     return {
         **{name: value for name, value in os.environ.items() if name not in forgotten},
         **({"JAVA_HOME": str(found.home)} if found else {}),
@@ -81,6 +83,12 @@ def environment(way: Way, cores: int, places: Places) -> dict[str, str]:
     }
 
 
+@cache
+def find_java() -> java.Java | None:
+    """Return a Java for Spark, looked for once."""
+    return java.find()
+
+
 def watch(process: subprocess.Popen[bytes]) -> float:
     """Wait for the end of a process; return the largest resident size that one Python process of its tree reached."""
     root, peak, deadline = psutil.Process(process.pid), 0.0, time.monotonic() + TIMEOUT_S
@@ -94,7 +102,8 @@ def watch(process: subprocess.Popen[bytes]) -> float:
                         pythons[found] = Path(found.exe()).name.startswith("python")
                     if pythons[found]:
                         peak = max(peak, peak_rss_bytes(found) / 2**20)
-            time.sleep(SAMPLE_EVERY_S)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SAMPLE_EVERY_S)
     finally:
         # What it started may outlive it, and would disturb the next measurement.
         for found in {*tree(root), *pythons}:
