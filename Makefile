@@ -29,7 +29,7 @@ bench: java ## Measure scoring beside other ways to score (about an hour); ARGS=
 	@$(BIN)/python scoring/stack/bootstrap.py bench-tools
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
-bench-quick: java ## The same with two cases and fewer rows, in less than five minutes
+bench-quick: java ## The same with two cases and fewer rows, in about six minutes
 	@$(BIN)/python scoring/stack/bootstrap.py bench-tools
 	@$(BIN)/python -m tests.benchmarks --quick $(ARGS)
 
