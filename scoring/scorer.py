@@ -105,7 +105,7 @@ def score_rows(
             device=device,
             worker=f"{socket.gethostname()}-{os.getpid()}",
         )
-        keep_result(plan.deployment.output.path, plan.key, result)
+        keep_result(plan.deployment.output.path, work.name, result)
     except ScoringError as error:
         return SplitResult.failed(split, error, rows_in=work.rows_in, device=device)
     finally:
@@ -151,14 +151,17 @@ class _Work:
     batch_rows: int = 0
     samples: list[pa.Table] = field(default_factory=list)
     keys: KeyOrder = field(init=False)
+    name: str = field(init=False)
+    """The plan's key, which is a hash over the whole plan: too much work for every batch."""
 
     def __post_init__(self) -> None:
         self.keys = KeyOrder(self.plan.deployment.input.keys)
+        self.name = self.plan.key
 
     def run(self, rows: Iterator[RawRows]) -> tuple[Part | None, Part | None, Part | None]:
         """Score all rows; write the part and, when there are such rows, those of the quarantine and the input suite."""
         output, folder = self.plan.deployment.output, self.plan.folder
-        own = f"{self.plan.key}-{self.split:05d}.parquet"
+        own = f"{self.name}-{self.split:05d}.parquet"
         # Quarantined rows of a failed run are published too, so their file is the run's own.
         rejected = f"{folder}/{self.run_id}-{self.split:05d}.parquet"
         graph = compile_graph(self.plan.graph, self._predictor)
@@ -228,7 +231,7 @@ class _Work:
         """Yield the batch in pieces that fitted into memory before."""
         done = 0
         while done < table.num_rows:
-            piece = table.slice(done, _fitting_rows.get(self.plan.key, table.num_rows))
+            piece = table.slice(done, _fitting_rows.get(self.name, table.num_rows))
             yield piece
             done += piece.num_rows
 
@@ -249,7 +252,7 @@ class _Work:
             self.timings.predict_s += time.perf_counter() - start
             self.batch_rows = max(self.batch_rows, table.num_rows)
             return output
-        half = _fitting_rows[self.plan.key] = -(-table.num_rows // 2)
+        half = _fitting_rows[self.name] = -(-table.num_rows // 2)
         return pa.concat_tables([self._predict(graph, table.slice(at, half)) for at in (0, half)])
 
     def _output(self, table: pa.Table, result: pa.Table) -> pa.Table:

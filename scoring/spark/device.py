@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Final
 
 from pyspark import TaskContext
 
 from scoring.deployment import Resources
 from scoring.errors import ConfigurationError
-
-CPU: Final = "cpu"
+from scoring.models.base import CPU
 
 
 def visible_gpus() -> int:
