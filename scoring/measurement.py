@@ -7,14 +7,13 @@ from typing import Final
 
 from scoring.plan import Plan
 from scoring.results import SplitResult
-from scoring.runs import RunState, RunStore
+from scoring.runs import BACKFILL, RunState, RunStore
 from scoring.throughput.page import PAGE, render
 from scoring.throughput.report import ARTIFACT, PARTS, RunReport, SplitReport, Totals
 from scoring.throughput.slowness import slow_against, usual_of
 
 LOOKED_AT: Final = 50
 """Runs under the same conditions among which those with about as many rows are looked for."""
-BACKFILL: Final = "backfill"
 
 
 def keep_report(

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 TAG_PREFIX: Final = "scoring."
+BACKFILL: Final = "backfill"
+"""Value of the tag `trigger` of runs that a backfill started."""
 PAGE_RUNS: Final = 100
 """Runs asked for at once where all may be walked through."""
 _WARNING: Final = "warning"

@@ -24,13 +24,12 @@ from scoring.monitoring.report import Decision, DecisionKind, DriftReport, Perfo
 from scoring.monitoring.window import as_date, current_partitions, latest_published, past_nights
 from scoring.nightly import PLAN_ARTIFACT, SAMPLE_ARTIFACT, scored_run
 from scoring.registry import TRAINING_RUN_TAG, Registry, names
-from scoring.runs import RunKind, RunRecord, RunState, RunStore, recorded
+from scoring.runs import BACKFILL, RunKind, RunRecord, RunState, RunStore, recorded
 
 DRIFT_ARTIFACT: Final = "drift/report.json"
 DRIFT_PAGE: Final = "drift/report.html"
 EVIDENTLY_ARTIFACT: Final = "drift/evidently.json"
 REFERENCE_ARTIFACT: Final = "reference.parquet"
-BACKFILL: Final = "backfill"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,9 @@ from scoring.notify.evidence import night_of
 from scoring.notify.mail import POLICY, address, render
 from scoring.notify.night import worth_telling
 from scoring.notify.wording import one_line
-from scoring.runs import RunRecord, RunState, RunStore
+from scoring.runs import BACKFILL, RunRecord, RunState, RunStore
 
 MAIL: Final = "mail/message.eml"
-BACKFILL: Final = "backfill"
 _UNFINISHED: Final = frozenset({RunState.RUNNING, RunState.STAGED, RunState.CHECKED})
 _ABOUT_ONE_MAIL: Final = (smtplib.SMTPSenderRefused, smtplib.SMTPDataError, smtplib.SMTPNotSupportedError)
 """Refusals of one mail, after which the server may well take the next."""
