@@ -66,6 +66,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[HOME], ignore_errors=True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _own_store() -> Iterator[None]:
+    """MLflow leaves the address of the store that it used last in the environment: no module inherits another's."""
+    os.environ.pop(settings.TRACKING_VARIABLE, None)
+    yield
+    os.environ.pop(settings.TRACKING_VARIABLE, None)
+
+
 @pytest.fixture(scope="session")
 def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated, empty MLflow store: migrations take seconds, a copy takes none."""

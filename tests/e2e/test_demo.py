@@ -67,12 +67,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     home = tmp_path_factory.mktemp("demo") / "home"
     ports = Ports.free()
     environment = {
-        # MLflow leaves the address of the store that was used last in this process's environment.
-        **{
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("AIRFLOW") and name != settings.TRACKING_VARIABLE
-        },
+        **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
         settings.HOME_VARIABLE: str(home),
         **{variable: str(port) for variable, port in ports.named().values()},
     }
