@@ -83,7 +83,7 @@ def store_region() -> str | None:
     return next((value for name in REGION_VARIABLES if (value := os.environ.get(name))), None)
 
 
-def store_variables() -> Mapping[str, str]:
+def store_variables() -> dict[str, str]:
     """Return the variables with which an S3-compatible store is opened, as far as they are set."""
     return {name: value for name in STORE_VARIABLES if (value := os.environ.get(name))}
 

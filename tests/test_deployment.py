@@ -112,7 +112,7 @@ def test_everything_an_author_may_write_becomes_a_value(full: deployment.Deploym
         "n": ("int32", True),
     }
     assert full.resources.gpus_per_task == 1
-    assert full.resources.batch_rows == 131_072
+    assert full.resources.batch_rows == 65_536
     assert full.retrain is not None
     assert [str(cause) for cause in full.retrain.when] == ["performance"]
     assert full.source("train").is_file()

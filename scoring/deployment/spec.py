@@ -138,7 +138,7 @@ class Resources(Spec):
     """Run on the CPU, and say so, when no GPU is to be had; false: the run fails."""
     split_bytes: int = Field(default=256 * 1024 * 1024, ge=1)
     """Uncompressed bytes of one split, about, unless a single row group has more."""
-    batch_rows: int = Field(default=131_072, ge=1)
+    batch_rows: int = Field(default=65_536, ge=1)
     """Rows of one batch at most."""
     batch_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
     """Bytes of the input columns of one batch, about. A worker holds its models and at most six batches."""

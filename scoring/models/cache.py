@@ -5,6 +5,7 @@ A module of its own, so that Spark's reused Python workers find it again.
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -101,6 +102,7 @@ class PredictorCache:
             self.evictions += 1
             has_evicted = True
         if has_evicted:
+            gc.unfreeze()  # workers of Spark freeze what they have loaded
             free_memory()
 
 

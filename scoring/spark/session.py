@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Final
 
 from pyspark.resource import ResourceProfile, ResourceProfileBuilder, TaskResourceRequests
 from pyspark.sql import SparkSession
@@ -11,6 +12,12 @@ from pyspark.sql import SparkSession
 from scoring import java, settings
 from scoring.deployment import Resources
 from scoring.errors import ConfigurationError
+
+WORKER_VARIABLES: Final = {
+    # Huge pages save a worker 4 % in the long run, but on a virtual machine their first use costs it half a second.
+    "MIMALLOC_ALLOW_THP": "0",
+}
+"""What Spark's Python workers are started with; Arrow reads it."""
 
 
 def open_session(name: str, resources: Resources, *, reads_rows: bool = False) -> SparkSession:
@@ -42,11 +49,13 @@ def open_session(name: str, resources: Resources, *, reads_rows: bool = False) -
         if settings.spark_master().startswith("local"):
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     builder = builder.config("spark.task.cpus", resources.cpus_per_task)
+    # Over TCP a Python task waits 40 ms for a delayed acknowledgement.
+    builder = builder.config("spark.python.unix.domain.socket.enabled", "true")
     if resources.gpus_per_task:
         builder = builder.config("spark.executor.resource.gpu.amount", resources.gpus_per_task)
     session = builder.getOrCreate()
     # Workers, wherever they are, open the store as this process does; settings of Spark would show in its UI.
-    session.sparkContext.environment.update(settings.store_variables())
+    session.sparkContext.environment.update(settings.store_variables() | WORKER_VARIABLES)
     session.sparkContext.setLogLevel("WARN")
     return session
 

@@ -73,6 +73,7 @@ def environment(way: Way, cores: int, places: Places) -> dict[str, str]:
         **({"JAVA_HOME": str(found.home)} if found else {}),
         settings.HOME_VARIABLE: str(settings.home()),
         settings.DEPLOYMENTS_VARIABLE: str(places.deployments),
+        "MIMALLOC_ALLOW_THP": "0",  # as our workers have it; it makes the limit's short runs faster, too
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "OMP_NUM_THREADS": str(cores if way is Way.LIMIT else 1),
         "PYSPARK_PYTHON": sys.executable,
