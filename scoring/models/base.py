@@ -101,13 +101,18 @@ class LoadOptions:
     """`float32` or `bfloat16`."""
     compile: bool = False
     """Whether the library compiles the model for its device first."""
+    outputs: int = 1
+    """Numbers per row that the step expects: 1, or as many as the model has classes or targets."""
 
 
 class Predictor(Protocol):
     """A model of one flavor, loaded on one device."""
 
     def predict(self, batch: Batch) -> npt.NDArray[Any]:
-        """Return one number per row, shape (batch.rows,). `batch` holds the signature's columns and is not empty."""
+        """Return numbers of shape (batch.rows,), or (batch.rows, outputs) where the options ask for several.
+
+        `batch` holds the signature's columns and is not empty.
+        """
         ...
 
 

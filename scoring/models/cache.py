@@ -71,13 +71,14 @@ class PredictorCache:
         threads: int = 1,
         precision: str = FLOAT32,
         compile: bool = False,  # noqa: A002 - the key's name
+        outputs: int = 1,
     ) -> Predictor:
         """Return the predictor of `model`, loading it when this process does not have it.
 
         Raises:
             ModelError: the files are not those that were frozen, or do not load.
         """
-        options = LoadOptions(method, device, threads, precision, compile)
+        options = LoadOptions(method, device, threads, precision, compile, outputs)
         key = (model.digest, options)
         with self._lock:
             if key not in self._entries:
