@@ -20,7 +20,7 @@ from scoring.data.partition import INT96_UNIT, Partition, existing_values, list_
 from scoring.data.storage import is_damage, open_storage, storage_errors
 from scoring.deployment import Deployment, Labels, ModelStep
 from scoring.errors import ConfigurationError, ContractError, DataError, PartitionMissingError, cause, listed
-from scoring.graph.compile import GraphSource, compile_graph
+from scoring.graph.compile import GraphSource, compile_graph, graph_source, leading_rules
 from scoring.models.base import Files, FrozenModel, Predictor
 from scoring.models.cache import PREDICTORS
 from scoring.monitoring.sampling import keep_mask, rate_for
@@ -87,6 +87,15 @@ def run_graph(
 
     result = compile_graph(graph, predictors).run(Batch(table)).table
     return result, {name: np.concatenate(parts) for name, parts in seen.items() if parts}
+
+
+def with_features(deployment: Deployment, labelled: pa.Table, label: str) -> pa.Table:
+    """Return labelled rows with the columns of the graph's leading rules, which never see the label."""
+    rules = leading_rules(graph_source(deployment, {}))
+    if rules is None:
+        return labelled
+    table, _ = run_graph(rules, labelled.drop_columns([label]), files={})
+    return table.append_column(label, labelled.column(label))
 
 
 @dataclass(frozen=True, slots=True)

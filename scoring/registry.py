@@ -56,20 +56,20 @@ class Registry:
         files: dict[str, Files] = {}
         for step in deployment.model_steps:
             if step.model not in frozen:
-                version = self._resolve(step.model, versions)
-                content = self._files(version)
-                model = _frozen(version, content)
-                registered = version.tags.get(DIGEST_TAG)
-                if registered is not None and registered != model.digest:
-                    raise ModelError(
-                        f"the files of model {model.label} were changed after it was registered",
-                        f"sha256 {registered}",
-                        model.digest,
-                        "Nothing of it was loaded. Register the model again or roll back.",
-                    )
+                model, content = self._frozen(self._resolve(step.model, versions))
                 frozen[step.model] = model
                 files[model.digest] = content
         return frozen, files
+
+    def frozen(self, name: str, version: int) -> tuple[FrozenModel, Files]:
+        """Return one version with the files of its artifact.
+
+        Raises:
+            ConfigurationError: there is no such version.
+            ModelError: the files are not those that were registered, or cannot be used.
+            RegistryUnavailableError: MLflow does not answer.
+        """
+        return self._frozen(self.version(name, str(version)))
 
     def version(self, name: str, reference: str) -> ModelVersion:
         """Return a version by number or alias (`@champion`).
@@ -113,6 +113,33 @@ class Registry:
                 self._client.set_registered_model_alias(name, alias, version.version)
         return int(version.version)
 
+    def register_files(self, name: str, files: Files, *, run_id: str, tags: Mapping[str, str]) -> int:
+        """Register an artifact that was made from another version's, and return the new version.
+
+        A version with the same files is there already where a run that was cut off is done again: it is returned.
+
+        Args:
+            name: of a registered model.
+            files: the whole artifact.
+            run_id: of the run that made it, which keeps the files.
+            tags: of the new version, besides its digest.
+        """
+        digest = digest_of(files)
+        with available():
+            for known in self._client.search_model_versions(f"name = '{name}' and tags.`{DIGEST_TAG}` = '{digest}'"):
+                return int(known.version)
+            with tempfile.TemporaryDirectory(prefix="scoring-model-") as folder:
+                for path, content in files.items():
+                    file = Path(folder) / path
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_bytes(content)
+                self._client.log_artifacts(run_id, folder, name)
+            source = f"{self._client.get_run(run_id).info.artifact_uri}/{name}"
+            version = self._client.create_model_version(
+                name, source=source, run_id=run_id, tags={**tags, DIGEST_TAG: digest}
+            )
+        return int(version.version)
+
     def set_alias(self, name: str, alias: str, version: int) -> None:
         """Move an alias to a version.
 
@@ -138,6 +165,19 @@ class Registry:
         """Return the champion of each registered model of a deployment that has one."""
         found = {name: self.aliased(name, CHAMPION) for name in names(deployment)}
         return {name: version for name, version in found.items() if version is not None}
+
+    def _frozen(self, version: ModelVersion) -> tuple[FrozenModel, Files]:
+        content = self._files(version)
+        model = _described(version, content)
+        registered = version.tags.get(DIGEST_TAG)
+        if registered is not None and registered != model.digest:
+            raise ModelError(
+                f"the files of model {model.label} were changed after it was registered",
+                f"sha256 {registered}",
+                model.digest,
+                "Nothing of it was loaded. Register the model again or roll back.",
+            )
+        return model, content
 
     def _files(self, version: ModelVersion) -> Files:
         import mlflow
@@ -190,7 +230,7 @@ def _parts(uri: str) -> tuple[str, str]:
     return name, version
 
 
-def _frozen(version: ModelVersion, files: Files) -> FrozenModel:
+def _described(version: ModelVersion, files: Files) -> FrozenModel:
     label = f"{version.name!r} version {version.version}"
     if "MLmodel" not in files:
         raise ModelError(f"the artifact of model {label} is incomplete", "a file MLmodel", listed(files))

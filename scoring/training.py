@@ -17,11 +17,12 @@ import pyarrow as pa
 from scoring.data.partition import existing_values, values_between
 from scoring.deployment import Deployment, Labels, Period, Retrain
 from scoring.errors import ConfigurationError, ContractError, DataError, ScoringError, cause, listed
-from scoring.graph.compile import graph_source, leading_rules
-from scoring.local import read_rows, run_graph, with_labels
+from scoring.graph.compile import graph_source
+from scoring.local import read_rows, run_graph, with_features, with_labels
 from scoring.models.base import FrozenModel
 from scoring.monitoring.performance import arrived_labels, measure
 from scoring.monitoring.report import Performance
+from scoring.monitoring.sampling import keep_mask
 from scoring.monitoring.window import as_date
 from scoring.registry import CHALLENGER, TRAINING_RUN_TAG, Registry, names
 from scoring.runs import RunKind, RunRecord, RunState, RunStore, recorded
@@ -139,12 +140,7 @@ def _frame(deployment: Deployment, window: Period, *, as_of: str) -> pd.DataFram
             "none",
             f"Labels are read from {labels.path}.",
         )
-    rules = leading_rules(graph_source(deployment, {}))
-    if rules is not None:
-        label = table.column(labels.column)
-        table, _ = run_graph(rules, table.drop_columns([labels.column]), files={})
-        table = table.append_column(labels.column, label)
-    frame: pd.DataFrame = table.to_pandas(date_as_object=False)
+    frame: pd.DataFrame = with_features(deployment, table, labels.column).to_pandas(date_as_object=False)
     return frame
 
 
@@ -235,6 +231,10 @@ def _evaluate(
     _, labels = _sections(deployment)
     models, files = registry.freeze(deployment, versions)
     rows = _labelled(deployment, holdout, as_of=as_of, limit=MAX_HOLDOUT_ROWS, models=tuple(models.values()))
+    if deployment.online is not None:
+        # A champion that learns online has learned from the other rows of these nights.
+        mask = keep_mask(rows, keys=deployment.input.keys, rate=deployment.online.holdout_share)
+        rows = rows.filter(pa.array(mask))
     truth = rows.column(labels.column).to_numpy().astype(np.float64)
     scored, alone = run_graph(graph_source(deployment, models), rows.drop_columns([labels.column]), files=files)
     return {

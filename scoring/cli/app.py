@@ -89,6 +89,18 @@ def train(  # noqa: PLR0917 - typer's options are keyword arguments in all but f
 
 
 @app.command()
+def learn(
+    name: Name,
+    as_of: Annotated[str, typer.Option(help="Partition that stands for today; later labels are not looked at.")],
+    as_json: Json = False,
+) -> None:
+    """Let models learn from the nights whose labels have arrived since they learned last (section `online`)."""
+    with exit_codes(as_json=as_json):
+        columns = {column: column for column in ("model", "partition", "update", "version", "reason")}
+        _print(execute.learn(name, as_of), as_json, lambda rows: show.table(f"{name} learned", rows, columns))
+
+
+@app.command()
 def deploy(
     source: Annotated[Path, typer.Argument(help="Folder of the deployment, as it comes from version control.")],
     as_json: Json = False,

@@ -134,6 +134,15 @@ def train(
     return found
 
 
+def learn(name: str, as_of: str) -> list[dict[str, Any]]:
+    """Let models learn online."""
+    from scoring.online.learn import learn
+
+    deployment = deployments.load(name)
+    with show.step(f"Looking for nights of {name} to learn from, as of {as_of}"):
+        return [outcome.to_json() for outcome in learn(deployment, as_of)]
+
+
 def deploy(source: Path) -> dict[str, Any]:
     """Install a deployment's folder."""
     from scoring.install import install
