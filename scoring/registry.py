@@ -161,6 +161,16 @@ class Registry:
         name, reference = _parts(uri)
         return self.version(name, str(versions[name]) if versions and name in versions else reference)
 
+    def versions(self, deployment: Deployment) -> dict[str, int | None]:
+        """Return the version that each model URI of a deployment names now; None if there is none."""
+        found: dict[str, int | None] = {}
+        for step in deployment.model_steps:
+            try:
+                found[step.model] = int(self._resolve(step.model, None).version)
+            except ConfigurationError:
+                found[step.model] = None
+        return found
+
     def champions(self, deployment: Deployment) -> dict[str, int]:
         """Return the champion of each registered model of a deployment that has one."""
         found = {name: self.aliased(name, CHAMPION) for name in names(deployment)}

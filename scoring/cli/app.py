@@ -53,6 +53,17 @@ def plan(name: Name, partition: PartitionOption, as_json: Json = False) -> None:
 
 
 @app.command()
+def graph(
+    name: Name,
+    svg: Annotated[Path | None, typer.Option("--svg", help="Also write a picture to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a deployment with its model versions: Mermaid text on stdout."""
+    with exit_codes(as_json=as_json):
+        _print(execute.graph(name, svg), as_json, lambda found: print(found["mermaid"], end=""))
+
+
+@app.command()
 def run(name: Name, partition: PartitionOption, as_json: Json = False) -> None:
     """Score one partition here and now: score, check, publish, watch. Sends no mail: you are looking at it."""
     with exit_codes(as_json=as_json):

@@ -12,7 +12,7 @@ from scoring import deployment as deployments
 from scoring import settings
 from scoring.cli import show
 from scoring.deployment import Deployment, Period
-from scoring.errors import ConfigurationError, ScoringError
+from scoring.errors import ConfigurationError, ScoringError, cause
 
 if TYPE_CHECKING:
     from scoring.promotion import Promotion
@@ -97,6 +97,27 @@ def run(name: str, partition: str) -> dict[str, Any]:
                 "drift_report": where(record.run_id, Report.DRIFT),
             }
     return found
+
+
+def graph(name: str, svg: Path | None) -> dict[str, Any]:
+    """Draw a deployment as Mermaid text and, if a file is given, as SVG."""
+    from scoring.diagram.blocks import chain
+    from scoring.diagram.mermaid import mermaid
+    from scoring.diagram.svg import svg as drawn
+    from scoring.registry import Registry
+
+    deployment = deployments.load(name)
+    versions = Registry().versions(deployment)
+    found = chain(deployment, versions)
+    if svg is not None:
+        try:
+            svg.write_text(drawn(found, title=f"Graph of {deployment.name}"), encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(
+                f"{svg} cannot be written", "a file in a folder that exists", cause(error)
+            ) from error
+        show.note(f"Picture: {svg}")
+    return {"deployment": deployment.name, "versions": versions, "mermaid": mermaid(found)}
 
 
 def train(
