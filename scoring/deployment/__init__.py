@@ -5,7 +5,7 @@ Imports are light, so that Airflow can parse hundreds of deployments.
 
 from __future__ import annotations
 
-from scoring.deployment.load import FILE_NAME, load, names, parse
+from scoring.deployment.load import FILE_NAME, load, names, parse, place_of
 from scoring.deployment.spec import (
     Checks,
     Deployment,
@@ -21,22 +21,37 @@ from scoring.deployment.spec import (
     RetrainCause,
 )
 from scoring.deployment.steps import (
+    ERROR,
+    ROOT,
     AnyStep,
+    Case,
     Combine,
     Ensemble,
     EnsembleStep,
+    Keys,
     ModelStep,
+    OnFailure,
     PipelineStep,
+    Route,
+    RouteStep,
     Rule,
     RuleStep,
     Step,
-    output_of,
+    Ties,
+    ValuesStep,
+    children,
+    outputs_of,
+    path_of,
+    places,
     walk,
 )
 
 __all__ = [
+    "ERROR",
     "FILE_NAME",
+    "ROOT",
     "AnyStep",
+    "Case",
     "Checks",
     "Combine",
     "Deployment",
@@ -45,8 +60,10 @@ __all__ = [
     "EnsembleStep",
     "Input",
     "InputColumn",
+    "Keys",
     "Labels",
     "ModelStep",
+    "OnFailure",
     "Output",
     "Owner",
     "Period",
@@ -54,12 +71,20 @@ __all__ = [
     "Resources",
     "Retrain",
     "RetrainCause",
+    "Route",
+    "RouteStep",
     "Rule",
     "RuleStep",
     "Step",
+    "Ties",
+    "ValuesStep",
+    "children",
     "load",
     "names",
-    "output_of",
+    "outputs_of",
     "parse",
+    "path_of",
+    "place_of",
+    "places",
     "walk",
 ]
