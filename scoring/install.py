@@ -15,9 +15,9 @@ from scoring.checks.suite import suites
 from scoring.data.storage import storage_errors
 from scoring.deployment import FILE_NAME
 from scoring.errors import ConfigurationError
-from scoring.graph.compile import check_rules
 from scoring.registry import Registry
 from scoring.runs import RunKind, RunState, RunStore
+from scoring.validation import check_graph
 
 _LEFT_OUT: Final = shutil.ignore_patterns("__pycache__", ".*", "*.pyc")
 
@@ -47,7 +47,7 @@ def install(source: Path) -> Installed:
         raise ConfigurationError(f"{source} is not a deployment", f"a file {FILE_NAME} in it", "none")
     found = deployments.load(source.resolve())
     suites(found)
-    check_rules(found)
+    check_graph(found)
     models, _ = Registry().freeze(found)
     target = settings.deployments_folder() / found.name
     if target.resolve() != source.resolve():

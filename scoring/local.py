@@ -21,6 +21,7 @@ from scoring.data.storage import is_damage, open_storage, storage_errors
 from scoring.deployment import Deployment, Labels, ModelStep
 from scoring.errors import ConfigurationError, ContractError, DataError, PartitionMissingError, cause, listed
 from scoring.graph.compile import GraphSource, compile_graph, graph_source, leading_rules
+from scoring.graph.step import Step
 from scoring.models.base import Files, FrozenModel, Predictor
 from scoring.models.cache import PREDICTORS
 from scoring.monitoring.sampling import keep_mask, rate_for
@@ -80,10 +81,7 @@ def run_graph(
     seen: dict[str, list[npt.NDArray[Any]]] = {}
 
     def predictors(model: FrozenModel, step: ModelStep) -> Predictor:
-        predictor = PREDICTORS.get(
-            model, files[model.digest], method=step.method, precision=step.precision, compile=step.compile
-        )
-        return _Recorder(predictor, seen.setdefault(model.name, []))
+        return _Recorder(_predictor(model, step, files), seen.setdefault(model.name, []))
 
     result = compile_graph(graph, predictors).run(Batch(table)).table
     return result, {name: np.concatenate(parts) for name, parts in seen.items() if parts}
@@ -96,6 +94,48 @@ def with_features(deployment: Deployment, labelled: pa.Table, label: str) -> pa.
         return labelled
     table, _ = run_graph(rules, labelled.drop_columns([label]), files={})
     return table.append_column(label, labelled.column(label))
+
+
+def step_output(graph: GraphSource, table: pa.Table, path: str, *, files: Mapping[str, Files]) -> pa.Table | None:
+    """Return the rows that reach the step at `path`, as they leave it; None if none does."""
+    seen: list[pa.Table] = []
+
+    def looking(at: str, step: Step) -> Step:
+        return _Watched(step, seen) if at == path else step
+
+    compile_graph(graph, lambda model, step: _predictor(model, step, files), wrap=looking).run(Batch(table))
+    return seen[0] if seen else None
+
+
+def _predictor(model: FrozenModel, step: ModelStep, files: Mapping[str, Files]) -> Predictor:
+    return PREDICTORS.get(
+        model,
+        files[model.digest],
+        method=step.method,
+        precision=step.precision,
+        compile=step.compile,
+        outputs=len(step.names),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """A step that keeps what it returned."""
+
+    step: Step
+    seen: list[pa.Table]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.step.outputs
+
+    def run(self, batch: Batch) -> Batch:
+        result = self.step.run(batch)
+        self.seen.append(result.table)
+        return result
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        return self.step.schema(schema)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from scoring.data.partition import existing_values, values_between
 from scoring.deployment import Deployment, Labels, Period, Retrain
 from scoring.errors import ConfigurationError, ContractError, DataError, ScoringError, cause, listed
-from scoring.graph.compile import graph_source
+from scoring.graph.compile import graph_source, readers
 from scoring.local import read_rows, run_graph, with_features, with_labels
 from scoring.models.base import FrozenModel
 from scoring.monitoring.performance import arrived_labels, measure
@@ -230,16 +230,18 @@ def _evaluate(
     """Return the performance of the whole graph and of each model alone."""
     _, labels = _sections(deployment)
     models, files = registry.freeze(deployment, versions)
-    rows = _labelled(deployment, holdout, as_of=as_of, limit=MAX_HOLDOUT_ROWS, models=tuple(models.values()))
+    rows = _labelled(deployment, holdout, as_of=as_of, limit=MAX_HOLDOUT_ROWS, models=readers(deployment.score, models))
     if deployment.online is not None:
         # A champion that learns online has learned from the other rows of these nights.
         mask = keep_mask(rows, keys=deployment.input.keys, rate=deployment.online.holdout_share)
         rows = rows.filter(pa.array(mask))
     truth = rows.column(labels.column).to_numpy().astype(np.float64)
     scored, alone = run_graph(graph_source(deployment, models), rows.drop_columns([labels.column]), files=files)
+    # A model with several outputs has no score of its own, nor has one that a route shows only some rows.
+    measured = {name: scores for name, scores in alone.items() if scores.shape == truth.shape}
     return {
         name: measure(scores, truth, first=str(holdout.first), last=str(holdout.last), min_rows=MIN_HOLDOUT_ROWS)
-        for name, scores in {GRAPH: scored.column(labels.output).to_numpy(), **alone}.items()
+        for name, scores in {GRAPH: scored.column(labels.output).to_numpy(), **measured}.items()
     }
 
 

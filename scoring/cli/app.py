@@ -64,10 +64,19 @@ def graph(
 
 
 @app.command()
-def run(name: Name, partition: PartitionOption, as_json: Json = False) -> None:
+def run(
+    name: Name,
+    partition: PartitionOption,
+    inspect: Annotated[
+        str | None,
+        typer.Option("--inspect", help="Keep and print a sample of a step's output: score.pipeline.0."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Score one partition here and now: score, check, publish, watch. Sends no mail: you are looking at it."""
     with exit_codes(as_json=as_json):
-        _print(execute.run(name, partition), as_json, lambda found: show.facts(f"{name} {partition}", found))
+        found = execute.run(name, partition, inspect=inspect)
+        _print(found, as_json, lambda result: show.run(f"{name} {partition}", result))
 
 
 @app.command()

@@ -22,6 +22,8 @@ STATUS_KEYS: Final = (
     *("published_version", "rows_per_s", "seconds", "warnings"),
 )
 """The contract of `scoring status NAME --json`."""
+SHOWN_ROWS: Final = 10
+"""Rows of an inspected step that are printed; the artifact has all of the sample."""
 MAX_PARTITIONS: Final = 10_000
 """More than 27 years of nights."""
 
@@ -29,14 +31,14 @@ MAX_PARTITIONS: Final = 10_000
 def validate(names: Sequence[str]) -> list[dict[str, Any]]:
     """Load deployments, their rules and suites; an error is a value, so that one bad file does not hide the others."""
     from scoring.checks.suite import suites
-    from scoring.graph.compile import check_rules
+    from scoring.validation import check_graph
 
     rows = []
     for name in names or _all_names():
         try:
             found = deployments.load(name)
             suites(found)
-            check_rules(found)
+            check_graph(found)
             rows.append({"deployment": name, "error": None})
         except ScoringError as error:
             rows.append({"deployment": name, "error": str(error)})
@@ -59,21 +61,32 @@ def plan(name: str, partition: str) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key not in ("contract", "format_version")}
 
 
-def run(name: str, partition: str) -> dict[str, Any]:
-    """Score, check, publish and watch one partition in this process."""
-    from scoring import nightly
+def run(name: str, partition: str, *, inspect: str | None = None) -> dict[str, Any]:
+    """Score, check, publish and watch one partition in this process; keep a sample of one step's output if wanted."""
+    from scoring import inspection, nightly
     from scoring.addresses import Report, where
     from scoring.checks.report import worst
     from scoring.watch import watch
 
     deployment = deployments.load(name)
+    if inspect is not None:
+        inspection.check_path(deployment, inspect)
     with show.step(f"Scoring {name} {partition}"):
         record = nightly.score(deployment, partition)
+    inspected = {}
+    if inspect is not None:
+        # Before the checks: a run that fails them is the one to look into.
+        with show.step(f"Inspecting {inspect}"):
+            seen_step = inspection.inspect(deployment, record, inspect)
+        sample = seen_step.rows.slice(0, SHOWN_ROWS).to_pylist()
+        show.note(f"{seen_step.rows.num_rows} rows are kept as {seen_step.artifact} of run {record.run_id}")
+        inspected = {"inspected": {"step": inspect, "artifact": seen_step.artifact, "rows": sample}}
     with show.step("Checking"):
         checked = nightly.check(deployment, partition, run_id=record.run_id)
     with show.step("Publishing"):
         record = nightly.publish(deployment, partition, run_id=record.run_id)
     found: dict[str, Any] = {
+        **inspected,
         "run_id": record.run_id,
         "rows": int(record.metrics["rows"]),
         **({"rows_per_s": round(record.metrics["rows_per_s"])} if "rows_per_s" in record.metrics else {}),

@@ -5,7 +5,7 @@ Imports are light, so that Airflow can parse hundreds of deployments.
 
 from __future__ import annotations
 
-from scoring.deployment.load import FILE_NAME, load, names, parse
+from scoring.deployment.load import FILE_NAME, load, names, parse, place_of
 from scoring.deployment.spec import (
     Checks,
     Deployment,
@@ -23,22 +23,37 @@ from scoring.deployment.spec import (
     model_name,
 )
 from scoring.deployment.steps import (
+    ERROR,
+    ROOT,
     AnyStep,
+    Case,
     Combine,
     Ensemble,
     EnsembleStep,
+    Keys,
     ModelStep,
+    OnFailure,
     PipelineStep,
+    Route,
+    RouteStep,
     Rule,
     RuleStep,
     Step,
-    output_of,
+    Ties,
+    ValuesStep,
+    children,
+    outputs_of,
+    path_of,
+    places,
     walk,
 )
 
 __all__ = [
+    "ERROR",
     "FILE_NAME",
+    "ROOT",
     "AnyStep",
+    "Case",
     "Checks",
     "Combine",
     "Deployment",
@@ -47,8 +62,10 @@ __all__ = [
     "EnsembleStep",
     "Input",
     "InputColumn",
+    "Keys",
     "Labels",
     "ModelStep",
+    "OnFailure",
     "Online",
     "Output",
     "Owner",
@@ -57,13 +74,21 @@ __all__ = [
     "Resources",
     "Retrain",
     "RetrainCause",
+    "Route",
+    "RouteStep",
     "Rule",
     "RuleStep",
     "Step",
+    "Ties",
+    "ValuesStep",
+    "children",
     "load",
     "model_name",
     "names",
-    "output_of",
+    "outputs_of",
     "parse",
+    "path_of",
+    "place_of",
+    "places",
     "walk",
 ]
