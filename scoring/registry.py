@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,7 +49,8 @@ class Registry:
 
         Raises:
             ConfigurationError: unknown model, alias or version.
-            ModelError: the files are not those that were registered, or cannot be used.
+            ModelError: the files are not those that were registered, could run code without being trusted, or cannot be
+                used.
             RegistryUnavailableError: MLflow does not answer.
         """
         frozen: dict[str, FrozenModel] = {}
@@ -58,7 +59,7 @@ class Registry:
             if step.model not in frozen:
                 version = self._resolve(step.model, versions)
                 content = self._files(version)
-                model = _frozen(version, content)
+                model = _frozen(version, content, deployment.trust)
                 registered = version.tags.get(DIGEST_TAG)
                 if registered is not None and registered != model.digest:
                     raise ModelError(
@@ -67,6 +68,7 @@ class Registry:
                         model.digest,
                         "Nothing of it was loaded. Register the model again or roll back.",
                     )
+                flavors.check_trust(model, content)
                 frozen[step.model] = model
                 files[model.digest] = content
         return frozen, files
@@ -190,20 +192,22 @@ def _parts(uri: str) -> tuple[str, str]:
     return name, version
 
 
-def _frozen(version: ModelVersion, files: Files) -> FrozenModel:
+def _frozen(version: ModelVersion, files: Files, trusted: Collection[str]) -> FrozenModel:
     label = f"{version.name!r} version {version.version}"
     if "MLmodel" not in files:
         raise ModelError(f"the artifact of model {label} is incomplete", "a file MLmodel", listed(files))
     described: dict[str, Any] = yaml.safe_load(files["MLmodel"])
     flavor = flavors.choose(described.get("flavors", {}), label=label)
+    digest = digest_of(files)
     return FrozenModel(
         name=version.name,
         version=int(version.version),
-        digest=digest_of(files),
+        digest=digest,
         flavor=flavor,
         conf=described["flavors"][flavor],
         inputs=_inputs(label, described.get("signature")),
         size_bytes=sum(map(len, files.values())),
+        trusted=digest in trusted,
     )
 
 
