@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,27 +49,33 @@ class Registry:
 
         Raises:
             ConfigurationError: unknown model, alias or version.
-            ModelError: the files are not those that were registered, or cannot be used.
+            ModelError: the files are not those that were registered, could run code without being trusted, or cannot be
+                used.
             RegistryUnavailableError: MLflow does not answer.
         """
         frozen: dict[str, FrozenModel] = {}
         files: dict[str, Files] = {}
         for step in deployment.model_steps:
             if step.model not in frozen:
-                model, content = self._frozen(self._resolve(step.model, versions))
+                model, content = self._frozen(self._resolve(step.model, versions), deployment.trust)
                 frozen[step.model] = model
                 files[model.digest] = content
         return frozen, files
 
-    def frozen(self, name: str, version: int) -> tuple[FrozenModel, Files]:
+    def frozen(self, name: str, version: int, *, trusted: Collection[str] = ()) -> tuple[FrozenModel, Files]:
         """Return one version with the files of its artifact.
+
+        Args:
+            name: of the registered model.
+            version: which one.
+            trusted: digests of artifacts that may run code.
 
         Raises:
             ConfigurationError: there is no such version.
             ModelError: the files are not those that were registered, or cannot be used.
             RegistryUnavailableError: MLflow does not answer.
         """
-        return self._frozen(self.version(name, str(version)))
+        return self._frozen(self.version(name, str(version)), trusted)
 
     def version(self, name: str, reference: str) -> ModelVersion:
         """Return a version by number or alias (`@champion`).
@@ -176,9 +182,9 @@ class Registry:
         found = {name: self.aliased(name, CHAMPION) for name in names(deployment)}
         return {name: version for name, version in found.items() if version is not None}
 
-    def _frozen(self, version: ModelVersion) -> tuple[FrozenModel, Files]:
+    def _frozen(self, version: ModelVersion, trusted: Collection[str]) -> tuple[FrozenModel, Files]:
         content = self._files(version)
-        model = _described(version, content)
+        model = _described(version, content, trusted)
         registered = version.tags.get(DIGEST_TAG)
         if registered is not None and registered != model.digest:
             raise ModelError(
@@ -187,6 +193,7 @@ class Registry:
                 model.digest,
                 "Nothing of it was loaded. Register the model again or roll back.",
             )
+        flavors.check_trust(model, content)
         return model, content
 
     def _files(self, version: ModelVersion) -> Files:
@@ -240,20 +247,22 @@ def _parts(uri: str) -> tuple[str, str]:
     return name, version
 
 
-def _described(version: ModelVersion, files: Files) -> FrozenModel:
+def _described(version: ModelVersion, files: Files, trusted: Collection[str]) -> FrozenModel:
     label = f"{version.name!r} version {version.version}"
     if "MLmodel" not in files:
         raise ModelError(f"the artifact of model {label} is incomplete", "a file MLmodel", listed(files))
     described: dict[str, Any] = yaml.safe_load(files["MLmodel"])
     flavor = flavors.choose(described.get("flavors", {}), label=label)
+    digest = digest_of(files)
     return FrozenModel(
         name=version.name,
         version=int(version.version),
-        digest=digest_of(files),
+        digest=digest,
         flavor=flavor,
         conf=described["flavors"][flavor],
         inputs=_inputs(label, described.get("signature")),
         size_bytes=sum(map(len, files.values())),
+        trusted=digest in trusted,
     )
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[1]
-HEAVY = {"airflow", "evidently", "great_expectations", "matplotlib", "pandas", "pyspark", "sklearn", "torch", "xgboost"}
+HEAVY = {
+    *("airflow", "catboost", "evidently", "great_expectations", "keras", "lightgbm", "matplotlib", "onnxruntime"),
+    *("pandas", "pyspark", "safetensors", "sklearn", "skops", "tensorflow", "torch", "xgboost"),
+}
 STORES = {"deltalake", "duckdb", "mlflow", "numpy", "pyarrow"}
 
 

@@ -89,6 +89,12 @@ def _model_uri(uri: str) -> str:
     return uri
 
 
+def _digest(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise ValueError(f"expected the sha256 of a model's files, 64 digits of 0-9 and a-f, got {text!r}")
+    return text
+
+
 ColumnName = Annotated[str, AfterValidator(_column)]
 TableName = Annotated[str, AfterValidator(_table)]
 Location = Annotated[str, AfterValidator(_location)]
@@ -96,3 +102,4 @@ Address = Annotated[str, AfterValidator(_address)]
 FunctionReference = Annotated[str, AfterValidator(_function)]
 Cron = Annotated[str, AfterValidator(_cron)]
 ModelUri = Annotated[str, AfterValidator(_model_uri)]
+Digest = Annotated[str, AfterValidator(_digest)]

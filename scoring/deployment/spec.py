@@ -12,7 +12,17 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from scoring.deployment.fields import Address, ColumnName, Cron, FunctionReference, Location, Spec, TableName, overlap
+from scoring.deployment.fields import (
+    Address,
+    ColumnName,
+    Cron,
+    Digest,
+    FunctionReference,
+    Location,
+    Spec,
+    TableName,
+    overlap,
+)
 from scoring.deployment.steps import DEFAULT_OUTPUT, ModelStep, Step, walk
 from scoring.errors import listed
 
@@ -256,6 +266,8 @@ class Deployment(Spec):
     input: Input
     output: Output
     score: Step
+    trust: tuple[Digest, ...] = ()
+    """sha256 of model files that may run code on Spark executors, with their rights, when they are loaded."""
     resources: Resources = Resources()
     checks: Checks = Checks()
     drift: Drift | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from scoring.batch import Batch
-from scoring.errors import ModelError
+from scoring.errors import ModelError, listed
 
 _ARROW_TYPES: Final[dict[str, pa.DataType]] = {
     "boolean": pa.bool_(),
@@ -58,6 +58,8 @@ class FrozenModel:
     """The flavor's section of the artifact's `MLmodel` file."""
     inputs: tuple[SignatureColumn, ...]
     size_bytes: int
+    trusted: bool = False
+    """Whether the deployment lists the digest under `trust`: loading the files may run code that lies in them."""
 
     @property
     def label(self) -> str:
@@ -135,7 +137,7 @@ class Loader(Protocol):
     """The function `load` of a flavor's module."""
 
     def __call__(self, model: FrozenModel, files: Files, options: LoadOptions) -> Predictor:
-        """Build the predictor from bytes that were verified before.
+        """Build the predictor from bytes that were verified before, and audited or trusted as the flavor demands.
 
         Args:
             model: what was frozen for the run.
@@ -148,17 +150,64 @@ class Loader(Protocol):
         ...
 
 
-def positive_class(model: FrozenModel, probabilities: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return the second column of class probabilities, shape (n, 2) to (n,).
+def check_features(model: FrozenModel, names: Iterable[str]) -> tuple[str, ...]:
+    """Return the columns that a library knows its features by.
 
     Raises:
-        ModelError: there are not two classes.
+        ModelError: one of them is no column of the signature.
     """
-    if probabilities.ndim != 2 or probabilities.shape[1] != 2:
+    columns = tuple(names)
+    missing = [column for column in columns if column not in model.columns]
+    if missing:
         raise ModelError(
-            f"model {model.label} is not a binary classifier",
-            "probabilities of shape (rows, 2)",
-            str(probabilities.shape),
-            "Set 'method: predict' on the model step.",
+            f"model {model.label} needs features that its signature lacks", listed(columns), f"no {listed(missing)}"
         )
-    return probabilities[:, 1].astype(np.float64)
+    return columns
+
+
+def class_probabilities(model: FrozenModel, values: npt.NDArray[Any], outputs: int) -> npt.NDArray[np.float64]:
+    """Return the probability of the second class, shape (rows,), or those of all classes, shape (rows, outputs).
+
+    Args:
+        model: whose probabilities.
+        values: shape (rows, classes), or (rows,) from libraries that give that of the second of two classes only.
+        outputs: as `LoadOptions` has it.
+
+    Raises:
+        ModelError: there are not two classes, or not as many as outputs.
+    """
+    if outputs > 1:
+        both = np.column_stack([1 - values, values]) if values.ndim == 1 else values
+        return expected_columns(model, both, outputs)
+    if values.ndim != 1 and values.shape[1:] != (2,):
+        raise not_binary(model, str(values.shape))
+    return (values if values.ndim == 1 else values[:, 1]).astype(np.float64, copy=False)
+
+
+def expected_columns(model: FrozenModel, values: npt.NDArray[Any], outputs: int) -> npt.NDArray[np.float64]:
+    """Return predictions of shape (rows,) or (rows, n) as (rows,) for one output, else as (rows, outputs).
+
+    Raises:
+        ModelError: there is another number of columns than of outputs.
+    """
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    found = values.shape[1] if values.ndim == 2 else 1
+    if values.ndim > 2 or found != outputs:
+        raise ModelError(
+            f"model {model.label} predicted another number of columns",
+            f"{outputs} output{'s' * (outputs > 1)}, as the step names",
+            str(found) if values.ndim <= 2 else f"shape {values.shape}",
+            f"Name {found} on the model step: 'outputs: [...]'." if found > 1 else "Name one: 'output: ...'.",
+        )
+    return values.astype(np.float64, copy=False)
+
+
+def not_binary(model: FrozenModel, got: str = "") -> ModelError:
+    """Return the error for a step that wants the probability of the second of two classes."""
+    return ModelError(
+        f"model {model.label} is not a binary classifier",
+        "probabilities of shape (rows, 2)" if got else "",
+        got,
+        "Set 'method: predict' on the model step, or name one output per class: 'outputs: [...]'.",
+    )

@@ -39,7 +39,7 @@ class PredictorCache:
     """Seconds spent loading."""
     evictions: int = 0
     """How many models made room for others."""
-    _entries: OrderedDict[tuple[str, LoadOptions], tuple[Predictor, int]] = field(default_factory=OrderedDict)
+    _entries: OrderedDict[tuple[str, bool, LoadOptions], tuple[Predictor, int]] = field(default_factory=OrderedDict)
     _kept: Counter[str] = field(default_factory=Counter)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -76,10 +76,10 @@ class PredictorCache:
         """Return the predictor of `model`, loading it when this process does not have it.
 
         Raises:
-            ModelError: the files are not those that were frozen, or do not load.
+            ModelError: the files are not those that were frozen, could run code without being trusted, or do not load.
         """
         options = LoadOptions(method, device, threads, precision, compile, outputs)
-        key = (model.digest, options)
+        key = (model.digest, model.trusted, options)
         with self._lock:
             if key not in self._entries:
                 start = time.perf_counter()
@@ -128,6 +128,7 @@ def _load(model: FrozenModel, files: Files, options: LoadOptions) -> Predictor:
     # A mapping may read files from a store: what is verified must be what is loaded, so each is read once.
     content = dict(files)
     verify(model, content)
+    flavors.check_trust(model, content)
     load = flavors.loader(model.flavor)
     try:
         return load(model, content, options)

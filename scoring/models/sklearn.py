@@ -1,20 +1,24 @@
-"""scikit-learn models, stored by skops. Pickle-based files are refused: opening them can run code."""
+"""scikit-learn models, stored by skops, or pickled where the deployment trusts the files."""
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+import joblib  # type: ignore[import-untyped]
+import numpy as np
 import numpy.typing as npt
-from joblib import parallel_config  # type: ignore[import-untyped]
+from joblib import parallel_config
 from threadpoolctl import ThreadpoolController
 
 from scoring.batch import Batch
-from scoring.errors import ModelError, listed
-from scoring.models.base import Files, FrozenModel, LoadOptions, positive_class
+from scoring.errors import listed
+from scoring.models.base import Files, FrozenModel, LoadOptions, class_probabilities, expected_columns
+from scoring.models.trust import SKOPS, Finding, refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class SklearnPredictor:
     threads: int
     pools: ThreadpoolController
     """The thread pools of the libraries in this process; finding them takes longer than a small batch."""
+    outputs: int = 1
 
     def predict(self, batch: Batch) -> npt.NDArray[Any]:
         """Predict on a pandas frame with the signature's columns, as scikit-learn itself would be called."""
@@ -81,35 +86,50 @@ class SklearnPredictor:
         # trees in the order in which threads end, so that the last bits of a score would differ from run to run.
         with parallel_config(backend="sequential"), self.pools.limit(limits=self.threads):
             if self.has_probabilities:
-                return positive_class(self.model, self.estimator.predict_proba(frame))
-            values: npt.NDArray[Any] = self.estimator.predict(frame)
-            return values
+                return class_probabilities(self.model, np.asarray(self.estimator.predict_proba(frame)), self.outputs)
+            return expected_columns(self.model, np.asarray(self.estimator.predict(frame)), self.outputs)
 
 
 def load(model: FrozenModel, files: Files, options: LoadOptions) -> SklearnPredictor:
-    """Load a skops file after auditing the types in it; scikit-learn always runs on the CPU."""
-    path = model.conf.get("pickled_model", "")
-    if model.conf.get("serialization_format") != "skops":
-        raise ModelError(
-            f"model {model.label} is stored in a format that can run code",
-            "skops",
-            repr(model.conf.get("serialization_format")),
-            "Log it with mlflow.sklearn.log_model(..., serialization_format='skops').",
-        )
-    untrusted = [name for name in skops.io.get_untrusted_types(data=files[path]) if name not in TRUSTED_TYPES]
-    if untrusted:
-        raise ModelError(
-            f"model {model.label} holds types that could run code",
-            f"scikit-learn's own types and {listed(TRUSTED_TYPES)}",
-            listed(untrusted),
-            "Nothing of it was loaded. Replace custom transformers by rules of the deployment.",
-        )
-    estimator = skops.io.loads(files[path], trusted=sorted(TRUSTED_TYPES))
-    is_binary = hasattr(estimator, "predict_proba") and len(getattr(estimator, "classes_", ())) == 2
+    """Load a skops file after auditing the types in it, or a trusted pickle; scikit-learn always runs on the CPU."""
+    content = files[model.conf.get("pickled_model", "")]
+    estimator = open_estimator(model, content, is_skops=model.conf.get("serialization_format") == SKOPS)
+    classes = getattr(estimator, "classes_", ())
+    # A classifier of several targets has a list of arrays of classes, and predicts a list of arrays of probabilities.
+    is_classifier = hasattr(estimator, "predict_proba") and not isinstance(classes, list)
     return SklearnPredictor(
         model,
         estimator,
-        has_probabilities=is_binary if options.method == "auto" else options.method == "predict_proba",
+        has_probabilities=is_classifier and (len(classes) == 2 or options.outputs > 1)
+        if options.method == "auto"
+        else options.method == "predict_proba",
         threads=options.threads,
         pools=ThreadpoolController(),
+        outputs=options.outputs,
     )
+
+
+def open_estimator(model: FrozenModel, content: bytes, *, is_skops: bool, types: frozenset[str] = TRUSTED_TYPES) -> Any:
+    """Return the estimator in a skops file whose types were audited, or in a pickle of a trusted model.
+
+    Args:
+        model: whose estimator.
+        content: the file.
+        is_skops: false for what pickle, cloudpickle or joblib wrote.
+        types: may be in a skops file of a model that is not trusted.
+
+    Raises:
+        ModelError: types in the file could run code, and the model is not trusted.
+    """
+    if not is_skops:
+        return joblib.load(io.BytesIO(content))
+    asked = skops.io.get_untrusted_types(data=content)
+    untrusted = [name for name in asked if name not in types]
+    if untrusted and not model.trusted:
+        finding = Finding(
+            f"scikit-learn's own types and {listed(types)}",
+            listed(untrusted),
+            "Replace custom transformers by rules of the deployment.",
+        )
+        raise refused(model, "holds types that could run code", finding)
+    return skops.io.loads(content, trusted=asked)

@@ -1,8 +1,13 @@
-"""PyTorch models stored by `torch.export`: a graph and tensors, audited before PyTorch opens the file."""
+"""PyTorch models stored by `torch.export`: a graph and tensors, audited before PyTorch opens the file.
+
+TorchScript and pickled modules are loaded where the deployment trusts the files.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import warnings
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,27 +18,29 @@ import torch
 
 from scoring.batch import Batch
 from scoring.errors import ModelError, cause
-from scoring.models.base import BFLOAT16, FLOAT32, Files, FrozenModel, LoadOptions
+from scoring.models.base import BFLOAT16, FLOAT32, Files, FrozenModel, LoadOptions, expected_columns
 from scoring.models.memory import is_out_of_memory
 from scoring.models.torch_audit import audited
 from scoring.models.torch_lane import HostLane, Lane, StagedLane
+from scoring.models.trust import EXPORTED_PROGRAM, TORCH_FILE, is_torchscript
 
 
 @dataclass(frozen=True, slots=True)
 class TorchPredictor:
-    """An exported program that maps a float32 matrix of shape (rows, columns) to one number per row."""
+    """A program that maps a float32 matrix of shape (rows, columns) to one number, or a row of numbers, per row."""
 
+    model: FrozenModel
     module: Callable[[torch.Tensor], torch.Tensor]
-    columns: tuple[str, ...]
     lane: Lane
     device: str
     precision: str
     threads: int
+    outputs: int
     size_bytes: int
 
     def predict(self, batch: Batch) -> npt.NDArray[Any]:
         """Run the program on the shared feature matrix."""
-        return self.run(torch.from_numpy(batch.matrix(self.columns)))
+        return self.run(torch.from_numpy(batch.matrix(self.model.columns)))
 
     def run(self, features: torch.Tensor) -> npt.NDArray[np.float64]:
         """Run the program on a float32 matrix of the host."""
@@ -42,37 +49,60 @@ class TorchPredictor:
             torch.set_num_threads(self.threads)
         with torch.inference_mode(), _computing(torch.device(self.device), self.precision):
             values: npt.NDArray[np.float64] = self.lane.run(self.module, features).numpy()
-        return np.reshape(values, -1) if values.shape == (len(features), 1) else values
+        return expected_columns(self.model, values, self.outputs)
 
 
 def load(model: FrozenModel, files: Files, options: LoadOptions) -> TorchPredictor:
-    """Load `data/model.pt2`; any other format is refused, because opening it can run code."""
-    path = f"{model.conf.get('model_data', 'data')}/model.pt2"
-    if path not in files:
-        raise ModelError(
-            f"model {model.label} is stored in a format that can run code",
-            "a torch.export file (.pt2)",
-            "a pickled module",
-            "Log it with mlflow.pytorch.log_model(..., input_example=...), which exports it.",
-        )
+    """Load an exported program after an audit, or, of a trusted model, TorchScript or a pickled module."""
+    folder, device = model.conf.get("model_data", "data"), torch.device(options.device)
     torch.set_num_threads(options.threads)
-    program = torch.export.load(audited(files[path], label=model.label))
-    device = torch.device(options.device)
-    if device.type == "cuda":
-        from torch.export.passes import move_to_device_pass
+    if f"{folder}/{EXPORTED_PROGRAM}" in files:
+        content = files[f"{folder}/{EXPORTED_PROGRAM}"]
+        program = torch.export.load(io.BytesIO(content) if model.trusted else audited(content, model=model))
+        if device.type == "cuda":
+            from torch.export.passes import move_to_device_pass
 
-        program = move_to_device_pass(program, device)
-    tensors = [*program.state_dict.values(), *program.constants.values()]
+            program = move_to_device_pass(program, device)
+        return make_predictor(
+            model, program.module(), [*program.state_dict.values(), *program.constants.values()], options
+        )
+    content = files[f"{folder}/{TORCH_FILE}"]
+    if is_torchscript(content):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch's, of TorchScript itself
+            module = torch.jit.load(io.BytesIO(content), map_location=device)
+    else:
+        module = torch.load(io.BytesIO(content), map_location=device, weights_only=False)
+    return make_predictor(model, module.eval(), module.state_dict().values(), options)
+
+
+def make_predictor(
+    model: FrozenModel,
+    module: Callable[[torch.Tensor], torch.Tensor],
+    tensors: Iterable[object],
+    options: LoadOptions,
+) -> TorchPredictor:
+    """Return a predictor that runs a module, which lies on its device already, as the options say.
+
+    Args:
+        model: what was frozen.
+        module: maps a float32 matrix to one number, or a row of numbers, for each row.
+        tensors: its weights.
+        options: of the step.
+
+    Raises:
+        ModelError: the module does not run with these options.
+    """
+    device = torch.device(options.device)
     predictor = TorchPredictor(
+        model,
         # Sizes stay symbols: a batch of another size must not compile the module anew.
-        torch.compile(program.module(), dynamic=True, options={"compile_threads": 1})
-        if options.compile
-        else program.module(),
-        model.columns,
+        torch.compile(module, dynamic=True, options={"compile_threads": 1}) if options.compile else module,
         StagedLane.for_columns(len(model.columns), device) if device.type == "cuda" else HostLane(options.threads),
         device=options.device,
         precision=options.precision,
         threads=options.threads,
+        outputs=options.outputs,
         size_bytes=sum(tensor.nbytes for tensor in tensors if isinstance(tensor, torch.Tensor)),
     )
     if options.compile or options.precision != FLOAT32:

@@ -15,7 +15,9 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from scoring.errors import ModelError, listed
+from scoring.errors import listed
+from scoring.models.base import FrozenModel
+from scoring.models.trust import Finding, refused
 
 _FILES: Final = re.compile(
     r"archive_format|archive_version|byteorder|\.data/(version|serialization_id)"
@@ -26,7 +28,7 @@ _FILES: Final = re.compile(
 _EXAMPLES: Final = "data/sample_inputs/model.pt"
 _PAYLOAD: Final = re.compile(r"(weight|tensor)_\d+")
 _OPERATOR: Final = re.compile(
-    r"torch\.ops\.(aten|prims)\.([a-z]\w*|_[a-z]\w*|__(and|or|xor|lshift|rshift)__)(\.[A-Za-z]\w*)?"
+    r"torch\.ops\.(aten|prims)\.(?!(from_file|save)(\.|$))([a-z]\w*|_[a-z]\w*|__(and|or|xor|lshift|rshift)__)(\.[A-Za-z]\w*)?"
     r"|torch\.ops\.higher_order\.[a-z]\w*"
     r"|torch\.sym_(float|int|ite|max|min|not)"
     r"|_operator\.(add|sub|mul|truediv|floordiv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|getitem)"
@@ -49,7 +51,7 @@ _ARITHMETIC: Final = (
 _SPEC_TYPES: Final = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 
 
-def audited(content: bytes, *, label: str) -> io.BytesIO:
+def audited(content: bytes, *, model: FrozenModel) -> io.BytesIO:
     """Return a `torch.export` file packed anew from what was looked into, without its example inputs.
 
     Packed anew, because archives can be made that two readers see differently.
@@ -70,12 +72,12 @@ def audited(content: bytes, *, label: str) -> io.BytesIO:
     except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, SyntaxError, RecursionError) as error:
         found = [f"a file that cannot be read ({type(error).__name__})"]
     if found:
-        raise ModelError(
-            f"model {label} holds what could run code",
+        finding = Finding(
             "a torch.export file of tensors and operators",
             listed(found),
-            "Nothing of it was loaded. Export the module without custom objects, operators and guards on sizes.",
+            "Export the module without custom objects, operators and guards on sizes.",
         )
+        raise refused(model, "holds what could run code", finding)
     packed.seek(0)
     return packed
 

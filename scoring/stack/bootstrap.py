@@ -29,6 +29,9 @@ TEST_TOOLS = {
     "docker-compose": ("docker-compose",),
 }
 """Command to the packages that have it, in order of preference."""
+TEST_EXTRA = "frameworks"
+TEST_MODULES = ("catboost", "keras", "lightgbm", "onnx", "onnxruntime", "skl2onnx", "tensorflow")
+"""What the extra installs."""
 BENCH_EXTRA = "bench"
 BENCH_MODULES = ("ray",)
 """What the extra installs."""
@@ -166,15 +169,22 @@ def ensure_test_tools() -> None:
                 say(f"{error} Tests that need {tool} are skipped.")
         else:
             say(f"{tool} was not found: tests that need it are skipped. Install the package {packages[0]}.")
+    ensure_extra(TEST_EXTRA, TEST_MODULES, purpose="tests")
 
 
 def ensure_bench_tools() -> None:
     """Install what only benchmarks need; without it the way concerned fails, and the others are measured."""
-    if all(importlib.util.find_spec(module) for module in BENCH_MODULES):
+    ensure_extra(BENCH_EXTRA, BENCH_MODULES, purpose="benchmarks")
+
+
+def ensure_extra(extra: str, modules: tuple[str, ...], *, purpose: str) -> None:
+    """Install an extra of ours unless all its modules are there; a failure is said and stops nothing."""
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if not missing:
         return
-    say(f"{' and '.join(BENCH_MODULES)} for benchmarks was not found: installing the extra {BENCH_EXTRA!r}")
+    say(f"{' and '.join(missing)} for {purpose} was not found: installing the extra {extra!r}")
     try:
-        install(BENCH_EXTRA, time.monotonic())
+        install(extra, time.monotonic())
     except SetupError as error:
         say(str(error))
 

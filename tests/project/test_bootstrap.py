@@ -106,13 +106,27 @@ def test_missing_test_tools_stop_nothing(
 ) -> None:
     monkeypatch.setattr(bootstrap, "can_install", lambda: False)
     monkeypatch.setattr(bootstrap, "TEST_TOOLS", {"no-such-tool": ("a-package",)})
+    monkeypatch.setattr(bootstrap, "TEST_MODULES", ("json",))
     assert bootstrap.main(["test-tools"]) == 0
     said = capsys.readouterr().err
     assert said == "no-such-tool was not found: tests that need it are skipped. Install the package a-package.\n"
 
 
-def test_a_missing_bench_tool_is_installed_and_stops_nothing(
-    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("tools", "modules", "extra", "purpose"),
+    [
+        ("bench-tools", "BENCH_MODULES", "bench", "benchmarks"),
+        ("test-tools", "TEST_MODULES", "frameworks", "tests"),
+    ],
+)
+def test_a_missing_extra_is_installed_and_stops_nothing(
+    bootstrap: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tools: str,
+    modules: str,
+    extra: str,
+    purpose: str,
 ) -> None:
     installed: list[str] = []
 
@@ -121,13 +135,14 @@ def test_a_missing_bench_tool_is_installed_and_stops_nothing(
         raise bootstrap.SetupError("pip could not install it.")
 
     monkeypatch.setattr(bootstrap, "install", install)
-    monkeypatch.setattr(bootstrap, "BENCH_MODULES", ("json",))
-    assert bootstrap.main(["bench-tools"]) == 0
+    monkeypatch.setattr(bootstrap, "TEST_TOOLS", {})
+    monkeypatch.setattr(bootstrap, modules, ("json",))
+    assert bootstrap.main([tools]) == 0
     assert installed == []
-    monkeypatch.setattr(bootstrap, "BENCH_MODULES", ("no_such_module",))
-    assert bootstrap.main(["bench-tools"]) == 0
-    assert installed == ["bench"]
+    monkeypatch.setattr(bootstrap, modules, ("json", "no_such_module"))
+    assert bootstrap.main([tools]) == 0
+    assert installed == [extra]
     assert capsys.readouterr().err.splitlines() == [
-        "no_such_module for benchmarks was not found: installing the extra 'bench'",
+        f"no_such_module for {purpose} was not found: installing the extra {extra!r}",
         "pip could not install it.",
     ]
