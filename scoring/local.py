@@ -77,28 +77,47 @@ def run_graph(
     graph: GraphSource, table: pa.Table, *, files: Mapping[str, Files]
 ) -> tuple[pa.Table, dict[str, npt.NDArray[Any]]]:
     """Return the table after the graph, and what each model predicted on its own, by registered model name."""
-    seen: dict[str, list[npt.NDArray[Any]]] = {}
+    result, calls = record_graph(graph, table, files=files)
+    return result, {name: np.concatenate(call.predictions) for name, call in calls.items() if call.predictions}
+
+
+def record_graph(
+    graph: GraphSource, table: pa.Table, *, files: Mapping[str, Files]
+) -> tuple[pa.Table, dict[str, ModelCalls]]:
+    """Return the table after the graph, and what each model was given and predicted, by registered model name."""
+    calls: dict[str, ModelCalls] = {}
 
     def predictors(model: FrozenModel, step: ModelStep) -> Predictor:
         predictor = PREDICTORS.get(
             model, files[model.digest], method=step.method, precision=step.precision, compile=step.compile
         )
-        return _Recorder(predictor, seen.setdefault(model.name, []))
+        return _Recorder(predictor, calls.setdefault(model.name, ModelCalls(model, step)))
 
-    result = compile_graph(graph, predictors).run(Batch(table)).table
-    return result, {name: np.concatenate(parts) for name, parts in seen.items() if parts}
+    return compile_graph(graph, predictors).run(Batch(table)).table, calls
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCalls:
+    """What one model was given and what it predicted, batch by batch."""
+
+    model: FrozenModel
+    step: ModelStep
+    """The first step that used it."""
+    tables: list[pa.Table] = field(default_factory=list)
+    predictions: list[npt.NDArray[Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class _Recorder:
-    """A predictor that keeps what it predicted."""
+    """A predictor that keeps what it was given and predicted."""
 
     predictor: Predictor
-    predictions: list[npt.NDArray[Any]] = field(default_factory=list)
+    calls: ModelCalls
 
     def predict(self, batch: Batch) -> npt.NDArray[Any]:
         values = self.predictor.predict(batch)
-        self.predictions.append(values)
+        self.calls.tables.append(batch.table)
+        self.calls.predictions.append(values)
         return values
 
 
