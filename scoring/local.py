@@ -78,13 +78,31 @@ def run_graph(
     graph: GraphSource, table: pa.Table, *, files: Mapping[str, Files]
 ) -> tuple[pa.Table, dict[str, npt.NDArray[Any]]]:
     """Return the table after the graph, and what each model predicted on its own, by registered model name."""
-    seen: dict[str, list[npt.NDArray[Any]]] = {}
+    result, calls = record_graph(graph, table, files=files)
+    return result, {name: np.concatenate(call.predictions) for name, call in calls.items() if call.predictions}
+
+
+def record_graph(
+    graph: GraphSource, table: pa.Table, *, files: Mapping[str, Files]
+) -> tuple[pa.Table, dict[str, ModelCalls]]:
+    """Return the table after the graph, and what each model was given and predicted, by registered model name."""
+    calls: dict[str, ModelCalls] = {}
 
     def predictors(model: FrozenModel, step: ModelStep) -> Predictor:
-        return _Recorder(_predictor(model, step, files), seen.setdefault(model.name, []))
+        return _Recorder(_predictor(model, step, files), calls.setdefault(model.name, ModelCalls(model, step)))
 
-    result = compile_graph(graph, predictors).run(Batch(table)).table
-    return result, {name: np.concatenate(parts) for name, parts in seen.items() if parts}
+    return compile_graph(graph, predictors).run(Batch(table)).table, calls
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCalls:
+    """What one model was given and what it predicted, batch by batch."""
+
+    model: FrozenModel
+    step: ModelStep
+    """The first step that used it."""
+    tables: list[pa.Table] = field(default_factory=list)
+    predictions: list[npt.NDArray[Any]] = field(default_factory=list)
 
 
 def with_features(deployment: Deployment, labelled: pa.Table, label: str) -> pa.Table:
@@ -140,14 +158,15 @@ class _Watched:
 
 @dataclass(frozen=True, slots=True)
 class _Recorder:
-    """A predictor that keeps what it predicted."""
+    """A predictor that keeps what it was given and predicted."""
 
     predictor: Predictor
-    predictions: list[npt.NDArray[Any]] = field(default_factory=list)
+    calls: ModelCalls
 
     def predict(self, batch: Batch) -> npt.NDArray[Any]:
         values = self.predictor.predict(batch)
-        self.predictions.append(values)
+        self.calls.tables.append(batch.table)
+        self.calls.predictions.append(values)
         return values
 
 

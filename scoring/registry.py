@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -62,8 +63,8 @@ class Registry:
                 files[model.digest] = content
         return frozen, files
 
-    def frozen(self, name: str, version: int, *, trusted: Collection[str] = ()) -> tuple[FrozenModel, Files]:
-        """Return one version with the files of its artifact.
+    def pinned(self, name: str, version: int, *, trusted: Collection[str] = ()) -> tuple[FrozenModel, Files]:
+        """Return one version as it is frozen for a run, and its files.
 
         Args:
             name: of the registered model.
@@ -95,8 +96,40 @@ class Registry:
                     raise
                 raise self._unknown(name, reference) from error
 
-    def register(self, name: str, model_uri: str, *, training_run_id: str, alias: str | None) -> int:
-        """Register a logged model as a new version, with its digest, and return the version."""
+    def log(self, name: str, files: Files, *, training_run_id: str) -> str:
+        """Log the files of an artifact as a model of a training run, and return its URI.
+
+        For artifacts that we made of others; frameworks log theirs by MLflow's own functions.
+        """
+        with available(), tempfile.TemporaryDirectory(prefix="scoring-model-") as folder:
+            experiment = self._client.get_run(training_run_id).info.experiment_id
+            logged = self._client.create_logged_model(experiment, name, source_run_id=training_run_id)
+            described: dict[str, Any] = yaml.safe_load(files["MLmodel"])
+            described |= {
+                "artifact_path": logged.artifact_location,
+                "model_id": logged.model_id,
+                "model_uuid": logged.model_id,
+                "run_id": training_run_id,
+                "utc_time_created": str(datetime.now(UTC).replace(tzinfo=None)),
+            }
+            for path, content in {**files, "MLmodel": yaml.safe_dump(described, sort_keys=False).encode()}.items():
+                file = Path(folder) / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+            self._client.log_model_artifacts(logged.model_id, folder)
+            self._client.finalize_logged_model(logged.model_id, "READY")
+        return f"models:/{logged.model_id}"
+
+    def register(
+        self,
+        name: str,
+        model_uri: str,
+        *,
+        training_run_id: str,
+        alias: str | None,
+        tags: Mapping[str, str] | None = None,
+    ) -> int:
+        """Register a logged model as a new version, with its digest and further tags, and return the version."""
         from mlflow.exceptions import MlflowException
 
         with available():
@@ -110,7 +143,7 @@ class Registry:
                 name,
                 source=logged.artifact_location,
                 run_id=training_run_id,
-                tags={TRAINING_RUN_TAG: training_run_id},
+                tags={**(tags or {}), TRAINING_RUN_TAG: training_run_id},
                 model_id=logged.model_id,
             )
             digest = digest_of(self._files(version))
@@ -145,6 +178,11 @@ class Registry:
                 name, source=source, run_id=run_id, tags={**tags, DIGEST_TAG: digest}
             )
         return int(version.version)
+
+    def tag(self, name: str, version: int, tag: str, value: str) -> None:
+        """Set a tag of a version."""
+        with available():
+            self._client.set_model_version_tag(name, str(version), tag, value)
 
     def set_alias(self, name: str, alias: str, version: int) -> None:
         """Move an alias to a version.
@@ -234,7 +272,12 @@ class Registry:
 
 def names(deployment: Deployment) -> list[str]:
     """Return the registered models of a deployment, each once, in the order of the graph."""
-    return list(dict.fromkeys(_parts(step.model)[0] for step in deployment.model_steps))
+    return list(dict.fromkeys(name_of(step.model) for step in deployment.model_steps))
+
+
+def name_of(uri: str) -> str:
+    """Return the registered model that a URI like `models:/name@champion` or `models:/name/3` names."""
+    return _parts(uri)[0]
 
 
 def _parts(uri: str) -> tuple[str, str]:

@@ -12,10 +12,12 @@ from scoring import deployment as deployments
 from scoring import settings
 from scoring.cli import show
 from scoring.deployment import Deployment, Period
-from scoring.errors import ConfigurationError, ScoringError, cause
+from scoring.errors import ConfigurationError, ScoringError, cause, listed
+from scoring.models.soup.method import Method
 
 if TYPE_CHECKING:
     from scoring.promotion import Promotion
+    from scoring.runs import RunRecord
 
 STATUS_KEYS: Final = (
     *("partition", "rows", "quarantined", "run_id", "model_versions", "checks", "drift", "decision"),
@@ -157,11 +159,43 @@ def train(
     found = {
         "training_run_id": record.run_id,
         "model_versions": record.model_versions,
-        **{
-            key: value
-            for key, value in sorted(record.metrics.items())
-            if key.startswith(("challenger", "champion", "holdout"))
-        },
+        **_compared(record),
+    }
+    if promote:
+        found |= _promotion(redeploy(deployment, record.run_id))
+    return found
+
+
+def soup(
+    name: str,
+    versions: Sequence[int],
+    *,
+    model: str | None,
+    method: Method,
+    holdout: tuple[date | None, date | None],
+    promote: bool,
+) -> dict[str, Any]:
+    """Average versions of a model, register the soup and compare it with its parents and the champions."""
+    from scoring.promotion import redeploy
+    from scoring.runs import RunStore
+    from scoring.soup import SOUP_ARTIFACT, make_soup
+
+    deployment = deployments.load(name)
+    period = _holdout(*holdout)
+    with show.step(f"Making a {method} soup for {name} of versions {listed(versions)}"):
+        record = make_soup(deployment, versions, method=method, model=model, holdout=period)
+    made = RunStore().read_json(record.run_id, SOUP_ARTIFACT)
+    parts = {"soup": made["soup"], **{f"v{parent['version']}": parent for parent in made["parents"]}}
+    found = {
+        "training_run_id": record.run_id,
+        "model": made["model"],
+        "version": made["version"],
+        "method": made["method"],
+        "weights": {f"v{parent['version']}": parent["weight"] for parent in made["parents"]},
+        # The mixture was chosen on the former nights: only the latter say what it is worth.
+        "roc_auc_on_choosing_nights": {part: measured["choosing"]["roc_auc"] for part, measured in parts.items()},
+        "roc_auc_on_comparing_nights": {part: measured["comparing"]["roc_auc"] for part, measured in parts.items()},
+        **_compared(record),
     }
     if promote:
         found |= _promotion(redeploy(deployment, record.run_id))
@@ -319,6 +353,27 @@ def _version(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
+def _compared(record: RunRecord) -> dict[str, float]:
+    """Return the metrics of a training that compare challengers and champions."""
+    return {
+        key: value
+        for key, value in sorted(record.metrics.items())
+        if key.startswith(("challenger", "champion", "holdout"))
+    }
+
+
+def _holdout(first: date | None, last: date | None) -> Period | None:
+    if first is None and last is None:
+        return None
+    if first is None or last is None or last < first:
+        raise ConfigurationError(
+            "the hold-out nights are not valid",
+            "--holdout-first and --holdout-last, in this order",
+            f"{first} and {last}",
+        )
+    return Period(first=first, last=last)
+
+
 def _promotion(promotion: Promotion) -> dict[str, Any]:
     found = promotion.to_json()
-    return {"promoted": promotion.is_promoted, "reason": found["reason"], "replaced": found["replaced"]}
+    return {"promoted": promotion.is_promoted, **{key: found[key] for key in found if key != "format_version"}}

@@ -304,6 +304,11 @@ class Deployment(Spec):
             close = get_close_matches(unknown[0], uris, n=1)
             hint = f". Did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"'online.models' names {listed(unknown)}, expected some of {listed(uris)}{hint}")
+        several = [
+            s.model for s in self.model_steps if model_name(s.model) in self.learning_models and len(s.names) > 1
+        ]
+        if several:
+            raise ValueError(f"'online' teaches models with one output, got {listed(several)}. Name others in 'models'")
         fixed = [uris[name] for name in self.learning_models if not uris[name].endswith(_CHAMPION)]
         if fixed:
             raise ValueError(

@@ -18,6 +18,7 @@ from scoring.batch import Batch
 from scoring.data.partition import existing_values, list_files, list_partition, values_between
 from scoring.deployment import Deployment, Labels, ModelStep, Online, model_name
 from scoring.errors import ConfigurationError, DataError, ModelError, examples, listed
+from scoring.graph.compile import readers
 from scoring.local import read_rows, with_features, with_labels
 from scoring.models.base import Files, FrozenModel, digest_of
 from scoring.models.cache import PREDICTORS
@@ -237,7 +238,7 @@ class _Pupil:
         known = {"model": self.name, "parent": str(before), "night": night.digest, **tags}
         run_id = self.store.start(self.deployment.name, night.partition, kind=RunKind.LEARN, tags=known)
         with recorded(self.store, run_id):
-            model, files = self.registry.frozen(self.name, before)
+            model, files = self.registry.pinned(self.name, before)
             features, labels, is_held_out = self._rows(model, night.partition)
             learned = Batch(features.filter(pa.array(~is_held_out)))
             verdict = _Verdict(is_accepted=False, reason="the night has no labelled rows")
@@ -298,13 +299,16 @@ class _Pupil:
         return self._nights[value]
 
     def _read(self, model: FrozenModel, value: str) -> _Rows:
-        found = read_rows(self.deployment, [value], models=(model,), limit=MAX_ROWS)
+        found = read_rows(
+            self.deployment, [value], models=readers(self._step, {self._step.model: model}), limit=MAX_ROWS
+        )
         rows = with_labels(found, self.deployment, [value])
         labels = rows.column(self.labels.column).to_numpy().astype(np.float64)
         if not np.isin(labels, (0.0, 1.0)).all():
             raise DataError(f"labels of {value!r} cannot be learned", "0 and 1", examples(sorted(set(labels.tolist()))))
         features = with_features(self.deployment, rows, self.labels.column)
-        missing = [column for column in model.columns if column not in features.column_names]
+        columns = [self._step.inputs.get(column, column) for column in model.columns]
+        missing = [column for column in columns if column not in features.column_names]
         if missing:
             raise ModelError(
                 f"model {model.label} cannot learn online",
@@ -312,4 +316,4 @@ class _Pupil:
                 f"{listed(missing)} from elsewhere",
             )
         mask = keep_mask(rows, keys=self.deployment.input.keys, rate=self.online.holdout_share)
-        return features.select(list(model.columns)), labels, mask
+        return features.select(columns).rename_columns(list(model.columns)), labels, mask

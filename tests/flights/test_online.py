@@ -59,7 +59,7 @@ def labelled(lake: Path, days: list[str]) -> pd.DataFrame:
 
 
 def natively(version: int, rows: pd.DataFrame) -> np.ndarray:
-    model, files = Registry().frozen(MODEL, version)
+    model, files = Registry().pinned(MODEL, version)
     estimator = skops.io.loads(files[model.conf["pickled_model"]], trusted=["numpy.dtype"])
     probabilities: np.ndarray = estimator.predict_proba(rows[list(model.columns)])[:, 1]
     return probabilities

@@ -131,7 +131,7 @@ def test_a_model_learns_what_its_library_would_teach_it(
     home: Path, rows: pa.Table, make: Callable[[pa.Table], Registered]
 ) -> None:
     found = make(rows)
-    model, files = Registry().frozen(found.name, 1)
+    model, files = Registry().pinned(found.name, 1)
     night = example_rows(600, seed=2)
     given = Rows(Batch(night), night["label"].to_numpy().astype(float), SEED)
     after = updated(model, files, given, ONLINE)
@@ -146,7 +146,7 @@ def test_the_same_rows_give_the_same_bytes(
     home: Path, rows: pa.Table, make: Callable[[pa.Table], Registered], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = make(rows)
-    model, files = Registry().frozen(found.name, 1)
+    model, files = Registry().pinned(found.name, 1)
     given = Rows(Batch(rows), rows["label"].to_numpy().astype(float), SEED)
     first = updated(model, files, given, ONLINE)
     ballast = [object() for _ in range(1000)]  # objects get other addresses
@@ -161,7 +161,7 @@ def test_the_same_rows_give_the_same_bytes(
 
 def test_stable_bytes_are_a_skops_file_of_the_same_model(home: Path, rows: pa.Table) -> None:
     found = sgd(rows)
-    model, files = Registry().frozen(found.name, 1)
+    model, files = Registry().pinned(found.name, 1)
     given = Rows(Batch(rows), rows["label"].to_numpy().astype(float), SEED)
     content = updated(model, files, given, ONLINE)[model.conf["pickled_model"]]
     assert set(skops.io.get_untrusted_types(data=content)) <= TRUSTED_TYPES
@@ -169,7 +169,7 @@ def test_stable_bytes_are_a_skops_file_of_the_same_model(home: Path, rows: pa.Ta
 
 def test_a_model_that_cannot_go_on_learning_is_refused(home: Path, rows: pa.Table) -> None:
     found = register_sklearn("fixed", frame(rows, [*FEATURES]), rows["label"].to_numpy())
-    model, files = Registry().frozen(found.name, 1)
+    model, files = Registry().pinned(found.name, 1)
     given = Rows(Batch(rows), rows["label"].to_numpy().astype(float), SEED)
     with pytest.raises(ModelError, match=r"expected an estimator with partial_fit.*got LogisticRegression"):
         updated(model, files, given, ONLINE)
