@@ -3,6 +3,7 @@
 The model after a night is a function of the model before it and of that night's rows, so the models form a chain:
 
 - `chain` decides which nights are learned next, and from which model on when an earlier night has changed (pure);
-- `learn` reads the rows, updates, compares on held-out rows, registers, and moves the champion;
-- `sklearn`, `xgboost` and `torch` update the bytes of one framework's model; equal bytes and rows give equal bytes.
+- `learn` reads the rows, updates, compares on held-out rows, registers, and moves the champion.
+
+How one framework's model learns is in `scoring.models.online`.
 """

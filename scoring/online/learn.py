@@ -22,12 +22,12 @@ from scoring.graph.compile import readers
 from scoring.local import read_rows, with_features, with_labels
 from scoring.models.base import Files, FrozenModel, digest_of
 from scoring.models.cache import PREDICTORS
+from scoring.models.online.update import Rows, updated
 from scoring.monitoring.performance import arrived_labels, measure
 from scoring.monitoring.report import Performance
 from scoring.monitoring.sampling import keep_mask
 from scoring.monitoring.window import as_date
 from scoring.online.chain import Lesson, Night, plan_course
-from scoring.online.update import Rows, updated
 from scoring.registry import CHAMPION, TRAINING_RUN_TAG, Registry
 from scoring.runs import RunKind, RunRecord, RunState, RunStore, recorded
 

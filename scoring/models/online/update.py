@@ -18,9 +18,9 @@ from scoring.errors import ModelError, listed
 from scoring.models.base import Files, FrozenModel
 
 MODULES: Final = {
-    "sklearn": "scoring.online.sklearn",
-    "xgboost": "scoring.online.xgboost",
-    "pytorch": "scoring.online.torch",
+    "sklearn": "scoring.models.online.sklearn",
+    "xgboost": "scoring.models.online.xgboost",
+    "pytorch": "scoring.models.online.torch",
 }
 """By MLflow flavor; each module has a function `update`."""
 

@@ -26,8 +26,8 @@ from scoring.deployment import Online
 from scoring.errors import ModelError
 from scoring.models.base import Files, FrozenModel
 from scoring.models.cache import PredictorCache
+from scoring.models.online.update import Rows, updated
 from scoring.models.sklearn import TRUSTED_TYPES
-from scoring.online.update import Rows, updated
 from scoring.registry import Registry
 from scoring.testing import (
     FEATURES,

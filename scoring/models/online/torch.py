@@ -12,8 +12,8 @@ import torch
 from scoring.deployment import Online
 from scoring.errors import ModelError
 from scoring.models.base import Files, FrozenModel
+from scoring.models.online.update import Rows
 from scoring.models.torch_audit import audited
-from scoring.online.update import Rows
 
 STEP_ROWS: Final = 256
 """Rows of one step."""

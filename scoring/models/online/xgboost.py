@@ -11,7 +11,7 @@ import xgboost
 from scoring.deployment import Online
 from scoring.errors import ModelError
 from scoring.models.base import Files, FrozenModel
-from scoring.online.update import Rows
+from scoring.models.online.update import Rows
 
 
 def update(model: FrozenModel, files: Files, rows: Rows, online: Online) -> Mapping[str, bytes]:

@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_limits
 from scoring.deployment import Online
 from scoring.errors import ModelError
 from scoring.models.base import Files, FrozenModel, LoadOptions
+from scoring.models.online.update import Rows, repacked
 from scoring.models.sklearn import load
-from scoring.online.update import Rows, repacked
 
 
 def update(model: FrozenModel, files: Files, rows: Rows, online: Online) -> Mapping[str, bytes]:
