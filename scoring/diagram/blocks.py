@@ -47,6 +47,8 @@ class Branch:
     label: str
     """Of the member, or the predicate that rows of this branch meet."""
     chain: tuple[Box | Fork, ...]
+    is_open: bool = True
+    """Whether rows come out of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ def _route(step: RouteStep, versions: Mapping[str, int | None]) -> Fork:
     cases = [Branch(" ".join(case.when.split()), tuple(_steps(case.then, versions))) for case in step.route.cases]
     otherwise = step.route.otherwise
     if isinstance(otherwise, str):
-        last = Branch("otherwise", (Box(Kind.RULE, ("error: the run fails",)),))
+        last = Branch("otherwise", (Box(Kind.RULE, ("error", "the run fails")),), is_open=False)
     else:
         last = Branch("otherwise", tuple(_steps(otherwise, versions)))
     return Fork((*cases, last), Box(Kind.JOIN, ("all rows, in order",)))

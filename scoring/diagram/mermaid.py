@@ -35,8 +35,11 @@ def mermaid(chain: Chain) -> str:
                 ends = [(last, label)]
                 last = box(part)
             else:
-                named = [(branch.chain, " · ".join(filter(None, (label, branch.label)))) for branch in part.branches]
-                ends = [draw(inner, last, name) for inner, name in named]
+                drawn = [
+                    (draw(branch.chain, last, " - ".join(filter(None, (label, branch.label)))), branch.is_open)
+                    for branch in part.branches
+                ]
+                ends = [end for end, is_open in drawn if is_open]
                 last = box(part.join)
             lines.extend(f"  {end} {_arrow(rest)} {last}" for end, rest in ends if end)
             label = ""

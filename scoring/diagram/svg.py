@@ -96,9 +96,10 @@ def _fork(fork: Fork) -> Drawing:
     end = lead + inner + GAP
     for drawing, label, branch in zip(branches, labels, fork.branches, strict=True):
         level = y + drawing.axis
-        marks.append(_curve(0, axis, lead, level) + _label(label, branch, lead, level))
+        marks.append(_curve(0, axis, lead, level, bend=0) + _label(label, branch, lead, level))
         marks.append(_at(drawing, lead, y))
-        marks.append(_curve(lead + drawing.width, level, end, axis))
+        if branch.is_open:
+            marks.append(_curve(lead + drawing.width, level, end, axis, bend=end - GAP))
         y += drawing.height + SPACING
     marks.append(_at(join, end, axis - join.axis))
     return Drawing(end + join.width, height, axis, "".join(marks))
@@ -113,11 +114,11 @@ def _arrow(x: float, y: float, to_x: float, to_y: float) -> str:
     return f'<path d="M{x:.1f} {y:.1f}L{to_x:.1f} {to_y:.1f}" class="edge" marker-end="url(#arrow)"/>'
 
 
-def _curve(x: float, y: float, to_x: float, to_y: float) -> str:
-    """Return an arrow that leaves and arrives level; it bends within the gap before the longest branch."""
-    bend = x + GAP if to_x - x > GAP else to_x
-    middle = (x + bend) / 2
-    path = f"M{x:.1f} {y:.1f}C{middle:.1f} {y:.1f} {middle:.1f} {to_y:.1f} {bend:.1f} {to_y:.1f}L{to_x:.1f} {to_y:.1f}"
+def _curve(x: float, y: float, to_x: float, to_y: float, *, bend: float) -> str:
+    """Return an arrow that leaves and arrives level; from `bend` on it changes height within a gap."""
+    middle, end = bend + GAP / 2, bend + GAP
+    curve = f"C{middle:.1f} {y:.1f} {middle:.1f} {to_y:.1f} {end:.1f} {to_y:.1f}"
+    path = f"M{x:.1f} {y:.1f}L{bend:.1f} {y:.1f}{curve}L{to_x:.1f} {to_y:.1f}"
     return f'<path d="{path}" class="edge" marker-end="url(#arrow)"/>'
 
 
