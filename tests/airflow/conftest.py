@@ -12,10 +12,19 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.airflow.running import PROJECT, RunningAirflow, StartAirflow, environment_of, free_port
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+BROWSER_OPTIONS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1600,1200"),
+)
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +57,22 @@ def start_airflow(airflow_database: Path, tmp_path_factory: pytest.TempPathFacto
     yield start
     for airflow in running:
         airflow.stop()
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Chrome]:
+    """A browser with a fresh profile."""
+    from selenium import webdriver
+
+    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+    missing = [name for name, path in programs.items() if path is None]
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} not found on PATH")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs["chromium"] or ""
+    for option in (*BROWSER_OPTIONS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs["chromedriver"]))
+    yield driver
+    driver.quit()

@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import os
-import shutil
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +24,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.stack]
 
 PATIENCE_S = 60
-OPTIONS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1600,1000"),
-)
 USERS = {"ann": "viewer", "root": "admin"}
 # A night whose check fails before it can return its run.
 DAG = """
@@ -105,23 +99,6 @@ def _token(url: str, user: str) -> str:
     with urllib.request.urlopen(urllib.request.Request(f"{url}/auth/token", body, headers), timeout=30) as answer:
         token: str = json.load(answer)["access_token"]
     return token
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    """A browser with a fresh profile."""
-    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    missing = [name for name, path in programs.items() if path is None]
-    if missing:
-        pytest.skip(f"{' and '.join(missing)} not found on PATH")
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs["chromium"] or ""
-    for option in (*OPTIONS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs["chromedriver"]))
-    yield driver
-    driver.quit()
 
 
 def found(browser: webdriver.Chrome, by: str, value: str) -> WebElement:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,30 +16,14 @@ from tests.airflow.running import StartAirflow
 pytestmark = [pytest.mark.browser, pytest.mark.stack]
 
 PATIENCE_S = 60
-OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--window-size=1600,1200")
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    """A browser in New York: midnight there is four in the morning, UTC."""
-    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    missing = [name for name, path in programs.items() if path is None]
-    if missing:
-        pytest.skip(f"{' and '.join(missing)} not found on PATH")
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs["chromium"] or ""
-    for option in (*OPTIONS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(option)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs["chromedriver"]))
-    driver.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": "America/New_York"})
-    yield driver
-    driver.quit()
 
 
 @pytest.mark.timeout(300)
 def test_five_nights_asked_for_in_the_form_are_five_runs(
     start_airflow: StartAirflow, browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
+    # Midnight in New York is four in the morning, UTC.
+    browser.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": "America/New_York"})
     folder = tmp_path / "deployments"
     deployments.write(folder, "flights")
     # What becomes of the runs is of no matter here: Airflow makes all of them when the form is sent.

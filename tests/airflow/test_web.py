@@ -180,6 +180,15 @@ def test_partitions_show_what_happened_newest_first(viewer: TestClient, seeded: 
     assert 'href="/dags/score_flight_delays/runs/manual__2013-07-10T03%3A00%3A00%2B00%3A00"' in last
 
 
+def test_a_deployment_is_drawn_with_its_champions(viewer: TestClient) -> None:
+    page = viewer.get(PAGE).text
+    (picture,) = re.findall(r"<svg .*?</svg>", page, re.DOTALL)
+    for text in ("rule rules:add_calendar", "flight_delay_trees", "weighted mean"):
+        assert text in picture
+    assert " style=" not in picture
+    assert ".diagram .model rect" in page
+
+
 def test_warnings_are_marked_beside_the_partition_and_told_in_full(viewer: TestClient) -> None:
     last = _row(viewer.get(PAGE).text, "2013-07-10")
     assert re.search(r'<th scope="row">2013-07-10.*badge warn">2 warnings<.*</th>', last, re.DOTALL)
