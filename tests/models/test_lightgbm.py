@@ -48,7 +48,8 @@ def test_a_booster_that_stopped_early_uses_its_best_iteration(tmp_path: Path) ->
     data = lightgbm.Dataset(FEATURES, LABEL)
     goal = {"objective": "binary", "num_threads": 1, "verbosity": -1}
     stop = lightgbm.early_stopping(20, verbose=False)
-    native = lightgbm.train(goal, data, 50, valid_sets=[lightgbm.Dataset(FEATURES, noise)], callbacks=[stop])
+    watched = lightgbm.Dataset(FEATURES, noise, reference=data)
+    native = lightgbm.train(goal, data, 50, valid_sets=[watched], callbacks=[stop], keep_training_booster=True)
     assert native.best_iteration < native.current_iteration()
     found = predicted(saved(mlflow.lightgbm, native, tmp_path))
     np.testing.assert_array_equal(found, native.predict(FEATURES))
