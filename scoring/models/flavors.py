@@ -86,7 +86,7 @@ def check_options(model: FrozenModel, *, precision: str, compile: bool) -> None:
         able = [name for name, other in FLAVORS.items() if other.has_options]
         raise ModelError(
             f"model {model.label} of flavor {model.flavor!r} cannot be used as the step says",
-            f"flavor {listed(able)}",
+            f"one of the flavors {listed(able)}",
             listed(given),
             "Remove it from the step.",
         )

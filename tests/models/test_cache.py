@@ -162,7 +162,10 @@ def test_a_model_that_does_not_fit_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_options_that_a_flavor_does_not_know_are_refused(options: dict[str, Any], got: str) -> None:
-    sentence = rf"model 'a' version 1 of flavor 'xgboost' cannot be used as the step says: expected flavor pytorch, safetensors, {got}\."
+    sentence = (
+        r"model 'a' version 1 of flavor 'xgboost' cannot be used as the step says: "
+        rf"expected one of the flavors pytorch, safetensors, {got}\."
+    )
     with pytest.raises(ModelError, match=sentence):
         PredictorCache().get(*model("a", flavor="xgboost"), **options)
     PredictorCache().get(*model("a", flavor="pytorch"), **options)
