@@ -37,6 +37,8 @@ class Batch:
         self._frames: dict[tuple[tuple[str, pa.DataType], ...], pd.DataFrame] = {}
         self._whole: Batch | None = None
         self._first = 0
+        self._source: Batch | None = None
+        self._names: Mapping[str, str] = {}
 
     @property
     def rows(self) -> int:
@@ -51,6 +53,15 @@ class Batch:
         batch = Batch(table)
         batch._matrices = {columns: matrix for columns, matrix in self._matrices.items() if name not in columns}
         batch._frames = {key: frame for key, frame in self._frames.items() if name not in dict(key)}
+        return batch
+
+    def renamed(self, columns: Mapping[str, str]) -> Batch:
+        """Return a batch of the columns that `columns` names here, each under its new name: `{new name: name here}`.
+
+        Its matrices are those of this batch, so that members of an ensemble share them whatever they call the columns.
+        """
+        batch = Batch(pa.table({name: self.table.column(here) for name, here in columns.items()}))
+        batch._source, batch._names = self, columns
         return batch
 
     def slice(self, start: int, rows: int) -> Batch:
@@ -107,6 +118,8 @@ class Batch:
     def _build_matrix(self, columns: tuple[str, ...]) -> npt.NDArray[np.float32]:
         if self._whole is not None:
             return self._whole.matrix(columns)[self._first : self._first + self.rows]
+        if self._source is not None:
+            return self._source.matrix(tuple(self._names[name] for name in columns))
         numbers = [self._numbers(name) for name in columns]
         try:
             return _side_by_side(numbers, self.rows)

@@ -100,6 +100,9 @@ class ContractError(TerminalError):
 class ModelError(ContractError):
     """A model version cannot be verified, loaded or used for prediction."""
 
+    member: str = ""
+    """Path of the ensemble's member that the run can do without; set where that is known."""
+
 
 class SupersededError(TerminalError):
     """Another run published the partition after this run had started; nothing of this run is published."""

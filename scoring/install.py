@@ -15,9 +15,10 @@ from scoring.checks.suite import suites
 from scoring.data.storage import storage_errors
 from scoring.deployment import FILE_NAME
 from scoring.errors import ConfigurationError
-from scoring.graph.compile import check_rules
+from scoring.golden import check_samples
 from scoring.registry import Registry
 from scoring.runs import RunKind, RunState, RunStore
+from scoring.validation import check_graph
 
 _LEFT_OUT: Final = shutil.ignore_patterns("__pycache__", ".*", "*.pyc")
 
@@ -32,6 +33,8 @@ class Installed:
     """sha256 over paths and contents of the folder's files."""
     model_versions: dict[str, int]
     """What the aliases name now; every run freezes them anew."""
+    warnings: tuple[str, ...] = ()
+    """What people should know of it, in sentences."""
 
 
 def install(source: Path) -> Installed:
@@ -40,25 +43,26 @@ def install(source: Path) -> Installed:
     Raises:
         ConfigurationError: the folder is not a valid deployment, or a model of it is not registered.
         ContractError: a rule cannot be loaded.
-        ModelError: a registered model cannot be used.
+        ModelError: a registered model cannot be used, or predicts here something else than when it was registered.
         RegistryUnavailableError, StorageError: MLflow or the file system does not answer.
     """
     if not (source / FILE_NAME).is_file():
         raise ConfigurationError(f"{source} is not a deployment", f"a file {FILE_NAME} in it", "none")
     found = deployments.load(source.resolve())
     suites(found)
-    check_rules(found)
+    check_graph(found)
     models, _ = Registry().freeze(found)
+    versions = {model.name: model.version for model in models.values()}
+    warnings = check_samples(found, versions)
     target = settings.deployments_folder() / found.name
     if target.resolve() != source.resolve():
         with storage_errors(str(target)):
             _replace(source, target)
     digest = _digest(target)
-    versions = {model.name: model.version for model in models.values()}
     store = RunStore()
     run_id = store.start(found.name, kind=RunKind.DEPLOY, tags={"digest": digest})
     store.set_state(run_id, RunState.DONE)
-    return Installed(found.name, str(target), digest, versions)
+    return Installed(found.name, str(target), digest, versions, warnings)
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -20,7 +20,8 @@ from scoring.data.partition import INT96_UNIT, Partition, existing_values, list_
 from scoring.data.storage import is_damage, open_storage, storage_errors
 from scoring.deployment import Deployment, Labels, ModelStep
 from scoring.errors import ConfigurationError, ContractError, DataError, PartitionMissingError, cause, listed
-from scoring.graph.compile import GraphSource, compile_graph
+from scoring.graph.compile import GraphSource, compile_graph, graph_source, leading_rules
+from scoring.graph.step import Step
 from scoring.models.base import Files, FrozenModel, Predictor
 from scoring.models.cache import PREDICTORS
 from scoring.monitoring.sampling import keep_mask, rate_for
@@ -77,28 +78,95 @@ def run_graph(
     graph: GraphSource, table: pa.Table, *, files: Mapping[str, Files]
 ) -> tuple[pa.Table, dict[str, npt.NDArray[Any]]]:
     """Return the table after the graph, and what each model predicted on its own, by registered model name."""
-    seen: dict[str, list[npt.NDArray[Any]]] = {}
+    result, calls = record_graph(graph, table, files=files)
+    return result, {name: np.concatenate(call.predictions) for name, call in calls.items() if call.predictions}
+
+
+def record_graph(
+    graph: GraphSource, table: pa.Table, *, files: Mapping[str, Files]
+) -> tuple[pa.Table, dict[str, ModelCalls]]:
+    """Return the table after the graph, and what each model was given and predicted, by registered model name."""
+    calls: dict[str, ModelCalls] = {}
 
     def predictors(model: FrozenModel, step: ModelStep) -> Predictor:
-        predictor = PREDICTORS.get(
-            model, files[model.digest], method=step.method, precision=step.precision, compile=step.compile
-        )
-        return _Recorder(predictor, seen.setdefault(model.name, []))
+        return _Recorder(_predictor(model, step, files), calls.setdefault(model.name, ModelCalls(model, step)))
 
-    result = compile_graph(graph, predictors).run(Batch(table)).table
-    return result, {name: np.concatenate(parts) for name, parts in seen.items() if parts}
+    return compile_graph(graph, predictors).run(Batch(table)).table, calls
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCalls:
+    """What one model was given and what it predicted, batch by batch."""
+
+    model: FrozenModel
+    step: ModelStep
+    """The first step that used it."""
+    tables: list[pa.Table] = field(default_factory=list)
+    predictions: list[npt.NDArray[Any]] = field(default_factory=list)
+
+
+def with_features(deployment: Deployment, labelled: pa.Table, label: str) -> pa.Table:
+    """Return labelled rows with the columns of the graph's leading rules, which never see the label."""
+    rules = leading_rules(graph_source(deployment, {}))
+    if rules is None:
+        return labelled
+    table, _ = run_graph(rules, labelled.drop_columns([label]), files={})
+    return table.append_column(label, labelled.column(label))
+
+
+def step_output(graph: GraphSource, table: pa.Table, path: str, *, files: Mapping[str, Files]) -> pa.Table | None:
+    """Return the rows that reach the step at `path`, as they leave it; None if none does."""
+    seen: list[pa.Table] = []
+
+    def looking(at: str, step: Step) -> Step:
+        return _Watched(step, seen) if at == path else step
+
+    compile_graph(graph, lambda model, step: _predictor(model, step, files), wrap=looking).run(Batch(table))
+    return seen[0] if seen else None
+
+
+def _predictor(model: FrozenModel, step: ModelStep, files: Mapping[str, Files]) -> Predictor:
+    return PREDICTORS.get(
+        model,
+        files[model.digest],
+        method=step.method,
+        precision=step.precision,
+        compile=step.compile,
+        outputs=len(step.names),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """A step that keeps what it returned."""
+
+    step: Step
+    seen: list[pa.Table]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.step.outputs
+
+    def run(self, batch: Batch) -> Batch:
+        result = self.step.run(batch)
+        self.seen.append(result.table)
+        return result
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        return self.step.schema(schema)
 
 
 @dataclass(frozen=True, slots=True)
 class _Recorder:
-    """A predictor that keeps what it predicted."""
+    """A predictor that keeps what it was given and predicted."""
 
     predictor: Predictor
-    predictions: list[npt.NDArray[Any]] = field(default_factory=list)
+    calls: ModelCalls
 
     def predict(self, batch: Batch) -> npt.NDArray[Any]:
         values = self.predictor.predict(batch)
-        self.predictions.append(values)
+        self.calls.tables.append(batch.table)
+        self.calls.predictions.append(values)
         return values
 
 

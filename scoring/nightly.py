@@ -30,6 +30,7 @@ from scoring.data.table import Change
 from scoring.deployment import Deployment
 from scoring.errors import ConfigurationError, DataError, SupersededError, TerminalError, listed
 from scoring.formats import check_format
+from scoring.graph.compile import remaining_members
 from scoring.measurement import keep_report
 from scoring.plan import FORMAT_VERSION as PLAN_FORMAT_VERSION
 from scoring.plan import Plan, kept_input_folder, make_plan, output_table, partition_folder, quarantine_table
@@ -45,6 +46,8 @@ SAMPLE_ARTIFACT: Final = "sample.parquet"
 QUALITY_ARTIFACT: Final = "quality/report.json"
 QUALITY_PAGE: Final = "quality/report.html"
 PARTS_FORMAT_VERSION: Final = 1
+DROPPED_TAG: Final = "dropped"
+"""Tag that holds the paths of members that a run did without, one a line."""
 
 
 _FORMATS: Final = {PLAN_ARTIFACT: PLAN_FORMAT_VERSION, PARTS_ARTIFACT: PARTS_FORMAT_VERSION}
@@ -93,13 +96,21 @@ def score(deployment: Deployment, value: str, *, dag_run_id: str | None = None, 
             check_memory(plan, site)
         store.put_json(run_id, PLAN_ARTIFACT, plan.to_json())
         try:
-            kept = kept_results(deployment.output.path, plan.key)
-            done = {result.split for result in kept}
             start = time.perf_counter()
-            missing = [split for split in plan.splits if split.index not in done]
             limit, folder = deployment.resources.broadcast_bytes, f"{deployment.output.path}/{STAGED_FOLDER}"
             shipped = ship(files, limit_bytes=limit, shared=folder)
-            scored = score_on_spark(session, plan, run_id=run_id, files=shipped, splits=missing)
+            while True:
+                kept = kept_results(deployment.output.path, plan.key)
+                done = {result.split for result in kept}
+                missing = [split for split in plan.splits if split.index not in done]
+                scored = score_on_spark(session, plan, run_id=run_id, files=shipped, splits=missing)
+                lesser = without_failed(plan, scored)
+                if lesser is None:
+                    break
+                # All rows of a run are scored by the same members: what the failed one saw is scored again.
+                _discard(plan)
+                plan = lesser
+            _record_dropped(store, run_id, plan)
             seconds = time.perf_counter() - start
             results = [*kept, *scored]
             _warn_of_cpu(store, run_id, deployment, results)
@@ -111,12 +122,40 @@ def score(deployment: Deployment, value: str, *, dag_run_id: str | None = None, 
             # Whatever else went wrong, the next attempt goes on from what there is: not with the rows of a query.
             if query is None and not isinstance(error, TerminalError):
                 raise
-            discard_files(deployment.output.path, plan.folder, plan.key)
-            discard_files(deployment.output.path, plan.kept_input_folder, plan.key)
-            forget_results(deployment.output.path, plan.key)
+            _discard(plan)
             raise
         forget_results(deployment.output.path, plan.key)
     return store.get(run_id)
+
+
+def _discard(plan: Plan) -> None:
+    """Delete what a plan's workers have written."""
+    path = plan.deployment.output.path
+    discard_files(path, plan.folder, plan.key)
+    discard_files(path, plan.kept_input_folder, plan.key)
+    forget_results(path, plan.key)
+
+
+def without_failed(plan: Plan, results: Sequence[SplitResult]) -> Plan | None:
+    """Return the plan without the members that failed; None if none did, or the run cannot do without them.
+
+    Any other failure stops the run first: with it nothing is gained by scoring again.
+    """
+    errors = [(result.failed_member, error) for result in results if (error := result.error()) is not None]
+    if not errors or not all(member for member, _ in errors):
+        return None
+    # Several splits may tell of one member: the same sentence in every attempt.
+    return plan.without({member: str(error) for member, error in sorted(errors, key=lambda e: (e[0], str(e[1])))})
+
+
+def _record_dropped(store: RunStore, run_id: str, plan: Plan) -> None:
+    if not plan.dropped:
+        return
+    store.set_tags(run_id, {DROPPED_TAG: "\n".join(sorted(plan.dropped))})
+    store.put_json(run_id, PLAN_ARTIFACT, plan.to_json())
+    for path, sentence in plan.dropped.items():
+        others = listed(remaining_members(plan.graph, path))
+        store.warn(run_id, f"member {path} failed and was dropped for the whole run, scored by {others}: {sentence}")
 
 
 def _opening(deployment: Deployment, value: str) -> Callable[[], Any]:

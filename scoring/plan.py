@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -19,7 +19,8 @@ from scoring.data.splits import Split, plan_splits
 from scoring.data.table import RUN_COLUMN, Table
 from scoring.deployment import Deployment
 from scoring.errors import ContractError, listed
-from scoring.graph.compile import GraphSource, graph_schema, graph_source, output_columns
+from scoring.graph.compile import GraphSource, graph_schema, graph_source, output_columns, readers, without_members
+from scoring.graph.votes import check_votes
 from scoring.models.base import Files, FrozenModel
 from scoring.monitoring.sampling import rate_for
 from scoring.registry import Registry
@@ -49,6 +50,16 @@ class Plan:
     """Of the output partition when the plan was made; see `Table.publish`."""
     kept_input: tuple[str, ...] = ()
     """Columns of a query's rows that workers keep for the input suite; files are read again instead."""
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    """Members that ensembles do without in this run, by path, each with the sentence of its failure."""
+
+    def without(self, failed: Mapping[str, str]) -> Plan | None:
+        """Return the plan of the same run without members that failed, by path; None if it cannot do without them.
+
+        It is another graph, so that its files have other names, and no row of the first attempt is published.
+        """
+        graph = without_members(self.graph, failed)
+        return None if graph is None else replace(self, graph=graph, dropped={**self.dropped, **failed})
 
     def with_parallelism(self, cores: int) -> Plan:
         """Return the plan with splits enough for all tasks that can run at once on so many cores."""
@@ -114,6 +125,7 @@ class Plan:
                 {"uri": uri, "name": m.name, "version": m.version, "sha256": m.digest, "flavor": m.flavor}
                 for uri, m in self.graph.models.items()
             ],
+            "dropped": dict(self.dropped),
             "graph_digest": self.graph.digest,
             "input_digest": self.partition.digest,
             "key": self.key,
@@ -166,6 +178,7 @@ def make_plan(
     """
     partition = list_partition(deployment.input, value) if query is None else query
     models, files = registry.freeze(deployment)
+    check_votes(deployment.score, models, files)
     contract, graph, features, outputs = fit(deployment, partition, models)
     drift, split_bytes = deployment.drift, deployment.resources.split_bytes
     plan = Plan(
@@ -200,11 +213,23 @@ def fit(
     Raises:
         ContractError: they do not.
     """
-    contract = contract_of(deployment.input, partition, models.values())
+    contract = contract_of(deployment.input, partition, readers(deployment.score, models))
     contract.check_files(partition)
     features = features_of(deployment, contract)
-    _check_known(deployment, "output.keep", deployment.output.keep, features.names, what="columns of the input")
+    check_known(deployment, "output.keep", deployment.output.keep, features.names, what="columns of the input")
     graph = graph_source(deployment, models)
+    outputs = fit_graph(deployment, graph, features)
+    for key, given, known, what in drift_columns(deployment, features, outputs):
+        check_known(deployment, key, given, known, what=what)
+    return contract, graph, features, outputs
+
+
+def fit_graph(deployment: Deployment, graph: GraphSource, features: pa.Schema) -> pa.Schema:
+    """Check that a graph fits the columns that it is given, and that its outputs fit the table; return them.
+
+    Raises:
+        ContractError: it does not.
+    """
     schema = graph_schema(graph, features)
     names = output_columns(graph, features)
     taken = [name for name in names if name in (*_kept(deployment), RUN_COLUMN, deployment.input.partition)]
@@ -214,16 +239,33 @@ def fit(
             "other names than keys, kept columns, the partition column and run_id",
             listed(taken),
         )
-    drift = deployment.drift
-    if drift is not None:
-        seen = dict.fromkeys((*features.names, *names))
-        _check_known(deployment, "drift.columns", drift.columns or (), seen, what="columns of input and output")
-        if drift.labels is not None:
-            _check_known(deployment, "drift.labels.output", (drift.labels.output,), names, what="outputs of the graph")
-    return contract, graph, features, pa.schema([pa.field(name, schema.field(name).type) for name in names])
+    outputs = pa.schema([pa.field(name, schema.field(name).type) for name in names])
+    untyped = [found.name for found in outputs if pa.types.is_null(found.type)]
+    if untyped:
+        raise ContractError(
+            f"outputs of {deployment.name!r} are null in every row", "a value that says their type", listed(untyped)
+        )
+    return outputs
 
 
-def _check_known(deployment: Deployment, key: str, given: Iterable[str], known: Iterable[str], *, what: str) -> None:
+def drift_columns(
+    deployment: Deployment, features: pa.Schema, outputs: pa.Schema
+) -> Iterator[tuple[str, tuple[str, ...], list[str], str]]:
+    """Yield what section `drift` names, as `check_known` takes it: key, given and known columns, and what these are."""
+    if deployment.drift is None:
+        return
+    seen = list(dict.fromkeys((*features.names, *outputs.names)))
+    yield "drift.columns", deployment.drift.columns or (), seen, "columns of input and output"
+    if deployment.drift.labels is not None:
+        yield "drift.labels.output", (deployment.drift.labels.output,), outputs.names, "outputs of the graph"
+
+
+def check_known(deployment: Deployment, key: str, given: Iterable[str], known: Iterable[str], *, what: str) -> None:
+    """Check that the columns which a key names are there.
+
+    Raises:
+        ContractError: one is not.
+    """
     valid = list(known)
     unknown = [name for name in given if name not in valid]
     if unknown:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from scoring.deployment import Deployment
 from scoring.errors import ConfigurationError, listed
 from scoring.formats import check_format
+from scoring.golden import check_samples
 from scoring.registry import CHAMPION, Registry, names
 from scoring.runs import RunKind, RunRecord, RunState, RunStore, recorded
 
@@ -33,6 +34,8 @@ class Promotion:
     replaced: Mapping[str, Replacement]
     """By registered model."""
     reason: str
+    warnings: tuple[str, ...] = ()
+    """What people should know of it, in sentences."""
 
     @property
     def is_promoted(self) -> bool:
@@ -42,7 +45,8 @@ class Promotion:
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
         changes = {name: {"from": change.before, "to": change.now} for name, change in self.replaced.items()}
-        return {"format_version": FORMAT_VERSION, "reason": self.reason, "replaced": changes}
+        notes = {"warnings": list(self.warnings)} if self.warnings else {}
+        return {"format_version": FORMAT_VERSION, "reason": self.reason, "replaced": changes, **notes}
 
 
 def verdict(metrics: Mapping[str, float], min_gain: float) -> tuple[bool, str]:
@@ -70,6 +74,7 @@ def redeploy(deployment: Deployment, training_run_id: str | None = None, *, is_f
 
     Raises:
         ConfigurationError: there is no such training, or the deployment has no `retrain`.
+        ModelError: a challenger predicts here something else than when it was registered.
     """
     if deployment.retrain is None:
         raise ConfigurationError(f"deployment {deployment.name!r} has no 'retrain'", hint="Promote with --version.")
@@ -85,7 +90,8 @@ def redeploy(deployment: Deployment, training_run_id: str | None = None, *, is_f
         wins, reason = False, "the champions have changed since the challengers were compared with them: train again"
     if not (wins or is_forced):
         return Promotion({}, reason)
-    promotion = Promotion(changes, reason if wins else f"forced, although {reason}")
+    warnings = _check_samples(deployment, changes)
+    promotion = Promotion(changes, reason if wins else f"forced, although {reason}", warnings)
     return _record_and_move(store, registry, deployment, promotion, tags={"training_run_id": training.run_id})
 
 
@@ -94,6 +100,7 @@ def promote_versions(deployment: Deployment, versions: Mapping[str, int]) -> Pro
 
     Raises:
         ConfigurationError: a model is not part of the deployment, or a version does not exist.
+        ModelError: a version predicts here something else than when it was registered.
     """
     store, registry = RunStore(), Registry()
     unknown = sorted(set(versions) - set(names(deployment)))
@@ -106,11 +113,14 @@ def promote_versions(deployment: Deployment, versions: Mapping[str, int]) -> Pro
     changes = _changes(registry, versions)
     if not changes:
         return Promotion({}, "these versions are the champions already")
-    return _record_and_move(store, registry, deployment, Promotion(changes, "promoted by hand"), tags={})
+    promotion = Promotion(changes, "promoted by hand", _check_samples(deployment, changes))
+    return _record_and_move(store, registry, deployment, promotion, tags={})
 
 
 def rollback(deployment: Deployment) -> Promotion:
     """Move the champions back to what the last promotion replaced; a second roll-back undoes the one before it.
+
+    Golden samples are not asked: what is rolled back to has scored nights here, and nothing must stand in the way.
 
     Raises:
         ConfigurationError: there is no promotion to roll back, or it replaced nothing.
@@ -137,6 +147,10 @@ def rollback(deployment: Deployment) -> Promotion:
 def _changes(registry: Registry, versions: Mapping[str, int]) -> dict[str, Replacement]:
     found = {name: Replacement(registry.aliased(name, CHAMPION), version) for name, version in versions.items()}
     return {name: change for name, change in found.items() if change.before != change.now}
+
+
+def _check_samples(deployment: Deployment, changes: Mapping[str, Replacement]) -> tuple[str, ...]:
+    return check_samples(deployment, {name: change.now for name, change in changes.items()})
 
 
 def _record_and_move(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,21 +58,25 @@ class Registry:
         files: dict[str, Files] = {}
         for step in deployment.model_steps:
             if step.model not in frozen:
-                version = self._resolve(step.model, versions)
-                content = self._files(version)
-                model = _frozen(version, content, deployment.trust)
-                registered = version.tags.get(DIGEST_TAG)
-                if registered is not None and registered != model.digest:
-                    raise ModelError(
-                        f"the files of model {model.label} were changed after it was registered",
-                        f"sha256 {registered}",
-                        model.digest,
-                        "Nothing of it was loaded. Register the model again or roll back.",
-                    )
-                flavors.check_trust(model, content)
+                model, content = self._frozen(self._resolve(step.model, versions), deployment.trust)
                 frozen[step.model] = model
                 files[model.digest] = content
         return frozen, files
+
+    def pinned(self, name: str, version: int, *, trusted: Collection[str] = ()) -> tuple[FrozenModel, Files]:
+        """Return one version as it is frozen for a run, and its files.
+
+        Args:
+            name: of the registered model.
+            version: which one.
+            trusted: digests of artifacts that may run code.
+
+        Raises:
+            ConfigurationError: there is no such version.
+            ModelError: the files are not those that were registered, or cannot be used.
+            RegistryUnavailableError: MLflow does not answer.
+        """
+        return self._frozen(self.version(name, str(version)), trusted)
 
     def version(self, name: str, reference: str) -> ModelVersion:
         """Return a version by number or alias (`@champion`).
@@ -91,8 +96,40 @@ class Registry:
                     raise
                 raise self._unknown(name, reference) from error
 
-    def register(self, name: str, model_uri: str, *, training_run_id: str, alias: str | None) -> int:
-        """Register a logged model as a new version, with its digest, and return the version."""
+    def log(self, name: str, files: Files, *, training_run_id: str) -> str:
+        """Log the files of an artifact as a model of a training run, and return its URI.
+
+        For artifacts that we made of others; frameworks log theirs by MLflow's own functions.
+        """
+        with available(), tempfile.TemporaryDirectory(prefix="scoring-model-") as folder:
+            experiment = self._client.get_run(training_run_id).info.experiment_id
+            logged = self._client.create_logged_model(experiment, name, source_run_id=training_run_id)
+            described: dict[str, Any] = yaml.safe_load(files["MLmodel"])
+            described |= {
+                "artifact_path": logged.artifact_location,
+                "model_id": logged.model_id,
+                "model_uuid": logged.model_id,
+                "run_id": training_run_id,
+                "utc_time_created": str(datetime.now(UTC).replace(tzinfo=None)),
+            }
+            for path, content in {**files, "MLmodel": yaml.safe_dump(described, sort_keys=False).encode()}.items():
+                file = Path(folder) / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+            self._client.log_model_artifacts(logged.model_id, folder)
+            self._client.finalize_logged_model(logged.model_id, "READY")
+        return f"models:/{logged.model_id}"
+
+    def register(
+        self,
+        name: str,
+        model_uri: str,
+        *,
+        training_run_id: str,
+        alias: str | None,
+        tags: Mapping[str, str] | None = None,
+    ) -> int:
+        """Register a logged model as a new version, with its digest and further tags, and return the version."""
         from mlflow.exceptions import MlflowException
 
         with available():
@@ -106,7 +143,7 @@ class Registry:
                 name,
                 source=logged.artifact_location,
                 run_id=training_run_id,
-                tags={TRAINING_RUN_TAG: training_run_id},
+                tags={**(tags or {}), TRAINING_RUN_TAG: training_run_id},
                 model_id=logged.model_id,
             )
             digest = digest_of(self._files(version))
@@ -114,6 +151,38 @@ class Registry:
             if alias is not None:
                 self._client.set_registered_model_alias(name, alias, version.version)
         return int(version.version)
+
+    def register_files(self, name: str, files: Files, *, run_id: str, tags: Mapping[str, str]) -> int:
+        """Register an artifact that was made from another version's, and return the new version.
+
+        A version with the same files is there already where a run that was cut off is done again: it is returned.
+
+        Args:
+            name: of a registered model.
+            files: the whole artifact.
+            run_id: of the run that made it, which keeps the files.
+            tags: of the new version, besides its digest.
+        """
+        digest = digest_of(files)
+        with available():
+            for known in self._client.search_model_versions(f"name = '{name}' and tags.`{DIGEST_TAG}` = '{digest}'"):
+                return int(known.version)
+            with tempfile.TemporaryDirectory(prefix="scoring-model-") as folder:
+                for path, content in files.items():
+                    file = Path(folder) / path
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_bytes(content)
+                self._client.log_artifacts(run_id, folder, name)
+            source = f"{self._client.get_run(run_id).info.artifact_uri}/{name}"
+            version = self._client.create_model_version(
+                name, source=source, run_id=run_id, tags={**tags, DIGEST_TAG: digest}
+            )
+        return int(version.version)
+
+    def tag(self, name: str, version: int, tag: str, value: str) -> None:
+        """Set a tag of a version."""
+        with available():
+            self._client.set_model_version_tag(name, str(version), tag, value)
 
     def set_alias(self, name: str, alias: str, version: int) -> None:
         """Move an alias to a version.
@@ -136,10 +205,34 @@ class Registry:
         name, reference = _parts(uri)
         return self.version(name, str(versions[name]) if versions and name in versions else reference)
 
+    def versions(self, deployment: Deployment) -> dict[str, int | None]:
+        """Return the version that each model URI of a deployment names now; None if there is none."""
+        found: dict[str, int | None] = {}
+        for step in deployment.model_steps:
+            try:
+                found[step.model] = int(self._resolve(step.model, None).version)
+            except ConfigurationError:
+                found[step.model] = None
+        return found
+
     def champions(self, deployment: Deployment) -> dict[str, int]:
         """Return the champion of each registered model of a deployment that has one."""
         found = {name: self.aliased(name, CHAMPION) for name in names(deployment)}
         return {name: version for name, version in found.items() if version is not None}
+
+    def _frozen(self, version: ModelVersion, trusted: Collection[str]) -> tuple[FrozenModel, Files]:
+        content = self._files(version)
+        model = _described(version, content, trusted)
+        registered = version.tags.get(DIGEST_TAG)
+        if registered is not None and registered != model.digest:
+            raise ModelError(
+                f"the files of model {model.label} were changed after it was registered",
+                f"sha256 {registered}",
+                model.digest,
+                "Nothing of it was loaded. Register the model again or roll back.",
+            )
+        flavors.check_trust(model, content)
+        return model, content
 
     def _files(self, version: ModelVersion) -> Files:
         import mlflow
@@ -179,7 +272,12 @@ class Registry:
 
 def names(deployment: Deployment) -> list[str]:
     """Return the registered models of a deployment, each once, in the order of the graph."""
-    return list(dict.fromkeys(_parts(step.model)[0] for step in deployment.model_steps))
+    return list(dict.fromkeys(name_of(step.model) for step in deployment.model_steps))
+
+
+def name_of(uri: str) -> str:
+    """Return the registered model that a URI like `models:/name@champion` or `models:/name/3` names."""
+    return _parts(uri)[0]
 
 
 def _parts(uri: str) -> tuple[str, str]:
@@ -192,7 +290,7 @@ def _parts(uri: str) -> tuple[str, str]:
     return name, version
 
 
-def _frozen(version: ModelVersion, files: Files, trusted: Collection[str]) -> FrozenModel:
+def _described(version: ModelVersion, files: Files, trusted: Collection[str]) -> FrozenModel:
     label = f"{version.name!r} version {version.version}"
     if "MLmodel" not in files:
         raise ModelError(f"the artifact of model {label} is incomplete", "a file MLmodel", listed(files))

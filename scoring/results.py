@@ -69,11 +69,16 @@ class SplitResult:
     """Host and process that scored the split."""
     failure: tuple[str, tuple[str, ...]] | None = None
     """Class name and arguments of the `ScoringError` that stopped the split."""
+    failed_member: str = ""
+    """Path of the ensemble's member that failed, if the run can do without it."""
 
     @staticmethod
-    def failed(split: int, error: ScoringError, *, rows_in: int = 0, device: str = "cpu") -> SplitResult:
+    def failed(
+        split: int, error: ScoringError, *, rows_in: int = 0, device: str = "cpu", member: str = ""
+    ) -> SplitResult:
         """Return the record of a split that `error` stopped."""
-        return SplitResult(split, rows_in, device=device, failure=(type(error).__name__, error.args))
+        failure = (type(error).__name__, error.args)
+        return SplitResult(split, rows_in, device=device, failure=failure, failed_member=member)
 
     @property
     def rows_out(self) -> int:

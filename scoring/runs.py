@@ -37,6 +37,7 @@ class RunKind(StrEnum):
     SCORE = "score"
     REFERENCE = "reference"
     TRAIN = "train"
+    LEARN = "learn"
     PROMOTE = "promote"
     ROLLBACK = "rollback"
     DEPLOY = "deploy"

@@ -107,7 +107,8 @@ def score_rows(
         )
         keep_result(plan.deployment.output.path, work.name, result)
     except ScoringError as error:
-        return SplitResult.failed(split, error, rows_in=work.rows_in, device=device)
+        member = error.member if isinstance(error, ModelError) else ""
+        return SplitResult.failed(split, error, rows_in=work.rows_in, device=device, member=member)
     finally:
         pa.default_memory_pool().release_unused()
     return result
@@ -298,4 +299,5 @@ class _Work:
             threads=self.plan.deployment.resources.cpus_per_task,
             precision=step.precision,
             compile=step.compile,
+            outputs=len(step.names),
         )

@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -17,11 +17,13 @@ import pyarrow as pa
 from scoring.data.partition import existing_values, values_between
 from scoring.deployment import Deployment, Labels, Period, Retrain
 from scoring.errors import ConfigurationError, ContractError, DataError, ScoringError, cause, listed
-from scoring.graph.compile import graph_source, leading_rules
-from scoring.local import read_rows, run_graph, with_labels
+from scoring.golden import keep_samples
+from scoring.graph.compile import graph_source, readers
+from scoring.local import read_rows, run_graph, with_features, with_labels
 from scoring.models.base import FrozenModel
 from scoring.monitoring.performance import arrived_labels, measure
 from scoring.monitoring.report import Performance
+from scoring.monitoring.sampling import keep_mask
 from scoring.monitoring.window import as_date
 from scoring.registry import CHALLENGER, TRAINING_RUN_TAG, Registry, names
 from scoring.runs import RunKind, RunRecord, RunState, RunStore, recorded
@@ -64,7 +66,7 @@ def windows(deployment: Deployment, as_of: str) -> tuple[Period, Period]:
 
     The hold-out nights are the newest whose labels are due; the training window ends where they begin.
     """
-    retrain, labels = _sections(deployment)
+    retrain, labels = sections(deployment)
     last = as_date(as_of) - timedelta(days=labels.delay_days)
     holdout = Period(first=last - timedelta(days=retrain.holdout_days - 1), last=last)
     end = holdout.first - timedelta(days=1)
@@ -88,7 +90,7 @@ def train(deployment: Deployment, window: Period, holdout: Period, *, as_of: str
         DataError: there are no labelled rows.
         ContractError: the training function failed or returned something else than model URIs.
     """
-    _sections(deployment)
+    sections(deployment)
     if not (window.last < holdout.first or holdout.last < window.first):
         raise ConfigurationError(
             "the hold-out nights lie in the training window",
@@ -106,18 +108,44 @@ def train(deployment: Deployment, window: Period, holdout: Period, *, as_of: str
             name: registry.register(name, uri, training_run_id=run_id, alias=CHALLENGER) for name, uri in uris.items()
         }
         store.set_tags(run_id, {"model_versions": json.dumps(versions)})
-        champions = registry.champions(deployment)
-        _check_holdout(store, registry, champions, holdout)
-        store.set_tags(run_id, {"champion_versions": json.dumps(champions)})
-        comparison = _compare(registry, deployment, champions, versions, holdout=holdout, as_of=as_of)
-        store.log_metrics(run_id, _metrics(comparison))
-        document = {side: {model: p.to_json() for model, p in found.items()} for side, found in comparison.items()}
-        store.put_json(run_id, COMPARISON_ARTIFACT, {"format_version": FORMAT_VERSION, **document})
+        compare_with_champions(deployment, versions, holdout, run_id=run_id, as_of=as_of)
         store.set_state(run_id, RunState.DONE)
     return store.get(run_id)
 
 
-def _sections(deployment: Deployment) -> tuple[Retrain, Labels]:
+def compare_with_champions(
+    deployment: Deployment, versions: Mapping[str, int], holdout: Period, *, run_id: str, as_of: str = ""
+) -> None:
+    """Compare fresh versions with the champions, record it with their training, and keep golden samples of them.
+
+    Args:
+        deployment: whose graph they are part of.
+        versions: fresh ones by registered model name.
+        holdout: labelled partitions to compare on.
+        run_id: of the training.
+        as_of: the partition whose drift started it; empty for a training by hand.
+
+    Raises:
+        ConfigurationError: a champion was trained on hold-out nights.
+    """
+    store, registry = RunStore(), Registry()
+    champions = registry.champions(deployment)
+    check_holdout(champions.items(), holdout)
+    store.set_tags(run_id, {"champion_versions": json.dumps(champions)})
+    comparison = _compare(registry, deployment, champions, versions, holdout=holdout, as_of=as_of)
+    store.log_metrics(run_id, _metrics(comparison))
+    document = {side: {model: p.to_json() for model, p in found.items()} for side, found in comparison.items()}
+    store.put_json(run_id, COMPARISON_ARTIFACT, {"format_version": FORMAT_VERSION, **document})
+    nights = values_between(holdout.first, holdout.last)
+    keep_samples(deployment, {**champions, **versions}, versions, nights, run_id=run_id)
+
+
+def sections(deployment: Deployment) -> tuple[Retrain, Labels]:
+    """Return the sections that a training needs.
+
+    Raises:
+        ConfigurationError: the deployment lacks one.
+    """
     if deployment.retrain is None or deployment.drift is None or deployment.drift.labels is None:
         raise ConfigurationError(
             f"deployment {deployment.name!r} cannot be trained", "sections 'retrain' and 'drift: labels'", "none"
@@ -130,8 +158,8 @@ def _sections(deployment: Deployment) -> tuple[Retrain, Labels]:
 
 def _frame(deployment: Deployment, window: Period, *, as_of: str) -> pd.DataFrame:
     """Return the labelled rows of the training window with the columns of the graph's leading rules."""
-    _, labels = _sections(deployment)
-    table = _labelled(deployment, window, as_of=as_of, limit=MAX_TRAINING_ROWS)
+    _, labels = sections(deployment)
+    table = labelled_rows(deployment, window, as_of=as_of, limit=MAX_TRAINING_ROWS)
     if table.num_rows == 0:
         raise DataError(
             f"there is nothing to train {deployment.name!r} on",
@@ -139,12 +167,7 @@ def _frame(deployment: Deployment, window: Period, *, as_of: str) -> pd.DataFram
             "none",
             f"Labels are read from {labels.path}.",
         )
-    rules = leading_rules(graph_source(deployment, {}))
-    if rules is not None:
-        label = table.column(labels.column)
-        table, _ = run_graph(rules, table.drop_columns([labels.column]), files={})
-        table = table.append_column(labels.column, label)
-    frame: pd.DataFrame = table.to_pandas(date_as_object=False)
+    frame: pd.DataFrame = with_features(deployment, table, labels.column).to_pandas(date_as_object=False)
     return frame
 
 
@@ -152,7 +175,7 @@ def _call(deployment: Deployment, frame: pd.DataFrame, window: Period, run_id: s
     """Call the deployment's training function within the MLflow run."""
     import mlflow
 
-    retrain, labels = _sections(deployment)
+    retrain, labels = sections(deployment)
     given = TrainingWindow(frame, labels.column, window.first.isoformat(), window.last.isoformat(), SEED)
     with _function(deployment, retrain.train) as function, mlflow.start_run(run_id=run_id):
         try:
@@ -214,32 +237,50 @@ def _compare(
     }
 
 
-def _check_holdout(store: RunStore, registry: Registry, champions: Mapping[str, int], holdout: Period) -> None:
-    """Refuse hold-out nights that a champion was trained on: it would know the answers."""
-    for name, version in champions.items():
-        run_id = registry.version(name, str(version)).tags.get(TRAINING_RUN_TAG)
-        tags = store.get(run_id).tags if run_id else {}
-        if "last" in tags and holdout.first.isoformat() <= tags["last"] and tags["first"] <= holdout.last.isoformat():
+def check_holdout(versions: Iterable[tuple[str, int]], holdout: Period, *, who: str = "the champion") -> None:
+    """Refuse hold-out nights that a version was trained on: it would know the answers.
+
+    Raises:
+        ConfigurationError: there is such a version.
+    """
+    for name, version in versions:
+        learned = trained_on(name, version)
+        if learned is not None and holdout.first <= learned.last and learned.first <= holdout.last:
             raise ConfigurationError(
-                f"the champion of {name!r} (version {version}) learned from hold-out nights",
-                f"nights outside {tags['first']} to {tags['last']}",
+                f"{who} of {name!r} (version {version}) learned from hold-out nights",
+                f"nights outside {learned.first} to {learned.last}",
                 f"{holdout.first} to {holdout.last}",
                 "Choose later hold-out nights.",
             )
+
+
+def trained_on(name: str, version: int) -> Period | None:
+    """Return the nights that a version learned from; None if nobody recorded them."""
+    run_id = Registry().version(name, str(version)).tags.get(TRAINING_RUN_TAG)
+    tags = RunStore().get(run_id).tags if run_id else {}
+    return Period(first=as_date(tags["first"]), last=as_date(tags["last"])) if "last" in tags else None
 
 
 def _evaluate(
     registry: Registry, deployment: Deployment, holdout: Period, *, versions: Mapping[str, int], as_of: str
 ) -> dict[str, Performance]:
     """Return the performance of the whole graph and of each model alone."""
-    _, labels = _sections(deployment)
+    _, labels = sections(deployment)
     models, files = registry.freeze(deployment, versions)
-    rows = _labelled(deployment, holdout, as_of=as_of, limit=MAX_HOLDOUT_ROWS, models=tuple(models.values()))
+    rows = labelled_rows(
+        deployment, holdout, as_of=as_of, limit=MAX_HOLDOUT_ROWS, models=readers(deployment.score, models)
+    )
+    if deployment.online is not None:
+        # A champion that learns online has learned from the other rows of these nights.
+        mask = keep_mask(rows, keys=deployment.input.keys, rate=deployment.online.holdout_share)
+        rows = rows.filter(pa.array(mask))
     truth = rows.column(labels.column).to_numpy().astype(np.float64)
     scored, alone = run_graph(graph_source(deployment, models), rows.drop_columns([labels.column]), files=files)
+    # A model with several outputs has no score of its own, nor has one that a route shows only some rows.
+    measured = {name: scores for name, scores in alone.items() if scores.shape == truth.shape}
     return {
         name: measure(scores, truth, first=str(holdout.first), last=str(holdout.last), min_rows=MIN_HOLDOUT_ROWS)
-        for name, scores in {GRAPH: scored.column(labels.output).to_numpy(), **alone}.items()
+        for name, scores in {GRAPH: scored.column(labels.output).to_numpy(), **measured}.items()
     }
 
 
@@ -255,11 +296,19 @@ def _metrics(comparison: Mapping[str, Mapping[str, Performance]]) -> dict[str, f
     return metrics
 
 
-def _labelled(
+def labelled_rows(
     deployment: Deployment, period: Period, *, as_of: str, limit: int, models: Sequence[FrozenModel] = ()
 ) -> pa.Table:
-    """Return labelled rows of a period whose labels had arrived when `as_of` was the present."""
-    _, labels = _sections(deployment)
+    """Return about `limit` labelled rows of a period, of labels that had arrived when `as_of` was the present.
+
+    Args:
+        deployment: whose input and labels are read.
+        period: partitions.
+        as_of: the present; empty: when all labels are due.
+        limit: how many rows at most, about.
+        models: whose signatures the rows must fit.
+    """
+    _, labels = sections(deployment)
     wanted = values_between(period.first, period.last)
     present = as_of or (period.last + timedelta(days=labels.delay_days)).isoformat()
     existing = existing_values(labels.path, deployment.input.partition)

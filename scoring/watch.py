@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import takewhile
@@ -15,14 +15,15 @@ import pyarrow.parquet as pq
 from scoring.data.partition import existing_values, values_between
 from scoring.deployment import Deployment, Drift, Period
 from scoring.errors import ConfigurationError
-from scoring.graph.compile import graph_source, output_columns
+from scoring.graph.compile import GraphSource, graph_source, output_columns, without_members
 from scoring.local import read_rows, run_graph, with_labels
+from scoring.models.base import FrozenModel
 from scoring.monitoring.drift import Comparison, compare
 from scoring.monitoring.performance import arrived_labels, measure
 from scoring.monitoring.policy import MAX_GAP_DAYS, decide
 from scoring.monitoring.report import Decision, DecisionKind, DriftReport, Performance
 from scoring.monitoring.window import as_date, current_partitions, latest_published, past_nights
-from scoring.nightly import PLAN_ARTIFACT, SAMPLE_ARTIFACT, scored_run
+from scoring.nightly import DROPPED_TAG, PLAN_ARTIFACT, SAMPLE_ARTIFACT, scored_run
 from scoring.registry import TRAINING_RUN_TAG, Registry, names
 from scoring.runs import BACKFILL, RunKind, RunRecord, RunState, RunStore, recorded
 
@@ -191,7 +192,8 @@ class _Watcher:
                 yield partition
 
     def _is_ours(self, run: RunRecord) -> bool:
-        return run.model_versions == self.run.model_versions
+        is_whole = run.tags.get(DROPPED_TAG, "") == self.run.tags.get(DROPPED_TAG, "")
+        return is_whole and run.model_versions == self.run.model_versions
 
     def _samples(self, partitions: Sequence[str]) -> pa.Table:
         """Return the sampled rows of nights; those that other model versions scored are scored anew by ours."""
@@ -210,11 +212,17 @@ class _Watcher:
     def _scored(self, rows: pa.Table) -> pa.Table:
         """Return rows with the outputs that the run's model versions give them."""
         models, files = self.registry.freeze(self.deployment, self.run.model_versions)
-        graph = graph_source(self.deployment, models)
+        graph = self._graph(models)
         scored, _ = run_graph(graph, rows, files=files)
         for column in output_columns(graph, rows.schema):
             rows = rows.append_column(column, scored.column(column))
         return rows
+
+    def _graph(self, models: Mapping[str, FrozenModel]) -> GraphSource:
+        """Return the graph that scored the night: without the members that its run did without."""
+        graph = graph_source(self.deployment, models)
+        plan = self.store.read_json(self.run.run_id, PLAN_ARTIFACT)
+        return without_members(graph, plan.get("dropped", {})) or graph
 
     def _reference(self, period: Period) -> pa.Table:
         """Return sampled rows of the reference window, scored like the night.

@@ -178,6 +178,8 @@ def score_dag(deployment: Deployment) -> DagPlan:
     if deployment.drift is not None:
         # Each decision reads the ones before it.
         tasks.append(Job("drift", "drift.py", name, _options(), one_at_a_time=True))
+    if deployment.online is not None:
+        tasks.append(Job("learn", "learn.py", name, _options(), one_at_a_time=True))
     if deployment.retrain is not None:
         tasks.append(
             Trigger(

@@ -73,9 +73,15 @@ def partitions_page(
     limit: Limit = SHOWN_PARTITIONS,
 ) -> Response:
     """List a deployment's partitions, newest first."""
+    from markupsafe import Markup
+
+    from scoring.diagram.blocks import chain
+    from scoring.diagram.svg import picture, style
+    from scoring.registry import Registry
     from scoring.status import champions, partitions
 
     deployment = _deployment(user, name)
+    drawn = picture(chain(deployment, Registry().versions(deployment)), title=f"Graph of {deployment.name}")
     # One more than is shown tells whether there are more.
     found = partitions(deployment, limit=limit + 1, prefix=partition)
     names = list(dict.fromkeys(entry.partition for entry in found))
@@ -86,6 +92,8 @@ def partitions_page(
         "partitions.html",
         deployment=deployment,
         champions=champions(deployment),
+        diagram=Markup(drawn),  # noqa: S704 - every text in it was escaped when it was drawn
+        diagram_style=Markup(style()),  # noqa: S704 - a file of ours
         dag_id=score_id(deployment.name),
         entries=[entry for entry in entries if show is Show.ALL or entry.needs_attention],
         looked_at=min(len(names), limit),

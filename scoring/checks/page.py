@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Final
 
+from scoring import page
 from scoring.checks.report import QualityReport, Verdict, worst
 from scoring.checks.wording import counted
 
-_TEMPLATE: Final = "page.html"
+_TEMPLATE: Final = "checks/page.html"
 _HEADLINES: Final = {
     Verdict.PASSED: "All checks passed",
     Verdict.WARNING: "Passed with warnings",
@@ -27,15 +27,10 @@ def render(
     quarantined: int,
 ) -> str:
     """Return the page about all reports of one run: verdict first, then the worst suite, in each the failures first."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(counted=counted)
-    template = environment.from_string(files(__package__).joinpath(_TEMPLATE).read_text("utf-8"))
     verdict = worst(reports)
-    return template.render(
+    return page.render(
+        _TEMPLATE,
+        filters={"counted": counted},
         reports=sorted(reports, key=lambda report: list(Verdict).index(report.verdict), reverse=True),
         verdict=verdict,
         headline=_HEADLINES[verdict],

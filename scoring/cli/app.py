@@ -12,6 +12,7 @@ import typer
 from scoring.cli import execute, show
 from scoring.errors import EXIT_CONFIGURATION, EXIT_DONE
 from scoring.job import exit_codes
+from scoring.models.soup.method import Method
 
 app = typer.Typer(
     name="scoring",
@@ -53,10 +54,30 @@ def plan(name: Name, partition: PartitionOption, as_json: Json = False) -> None:
 
 
 @app.command()
-def run(name: Name, partition: PartitionOption, as_json: Json = False) -> None:
+def graph(
+    name: Name,
+    svg: Annotated[Path | None, typer.Option("--svg", help="Also write a picture to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a deployment with its model versions: Mermaid text on stdout."""
+    with exit_codes(as_json=as_json):
+        _print(execute.graph(name, svg), as_json, lambda found: print(found["mermaid"], end=""))
+
+
+@app.command()
+def run(
+    name: Name,
+    partition: PartitionOption,
+    inspect: Annotated[
+        str | None,
+        typer.Option("--inspect", help="Keep and print a sample of a step's output: score.pipeline.0."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Score one partition here and now: score, check, publish, watch. Sends no mail: you are looking at it."""
     with exit_codes(as_json=as_json):
-        _print(execute.run(name, partition), as_json, lambda found: show.facts(f"{name} {partition}", found))
+        found = execute.run(name, partition, inspect=inspect)
+        _print(found, as_json, lambda result: show.run(f"{name} {partition}", result))
 
 
 @app.command()
@@ -86,6 +107,57 @@ def train(  # noqa: PLR0917 - typer's options are keyword arguments in all but f
             promote=promote_winner,
         )
         _print(found, as_json, lambda result: show.facts(f"training of {name}", result))
+
+
+@app.command()
+def learn(
+    name: Name,
+    as_of: Annotated[str, typer.Option(help="Partition that stands for today; later labels are not looked at.")],
+    as_json: Json = False,
+) -> None:
+    """Let models learn from the nights whose labels have arrived since they learned last (section `online`)."""
+    with exit_codes(as_json=as_json):
+        columns = {column: column for column in ("model", "partition", "update", "version", "reason")}
+        _print(execute.learn(name, as_of), as_json, lambda rows: show.table(f"{name} learned", rows, columns))
+
+
+@app.command()
+def soup(  # noqa: PLR0917 - as for train
+    name: Name,
+    versions: Annotated[str, typer.Option("--from", help="Versions to average, like v3,v4,v5.")],
+    model: Annotated[
+        str | None, typer.Option(help="Registered model; default: the only one of the deployment.")
+    ] = None,
+    method: Annotated[
+        Method,
+        typer.Option(help="uniform: all alike; greedy: what does not harm the best; learned: the smallest loss."),
+    ] = Method.GREEDY,
+    holdout_first: Annotated[
+        str | None, typer.Option(help="First labelled night; default: the hold-out of the newest version's training.")
+    ] = None,
+    holdout_last: Annotated[str | None, typer.Option(help="Last labelled night.")] = None,
+    promote_winner: Annotated[bool, typer.Option("--promote", help="Promote the soup if it wins.")] = False,
+    as_json: Json = False,
+) -> None:
+    r"""Average the weights of versions of one model into a new version that costs one pass.
+
+    The first half of the hold-out nights chooses the mixture, the second half compares the soup with its parents and
+    the champions. The soup is registered as a challenger: scoring promote NAME promotes it if it has won.
+
+    \b
+    scoring soup flight_delays --model flight_delay_net --from v3,v4,v5
+    scoring soup flight_delays --model flight_delay_net --from 3,4 --method learned --promote
+    """
+    with exit_codes(as_json=as_json):
+        found = execute.soup(
+            name,
+            _versions(versions),
+            model=model,
+            method=method,
+            holdout=(_date(holdout_first), _date(holdout_last)),
+            promote=promote_winner,
+        )
+        _print(found, as_json, lambda result: show.facts(f"soup for {name}", result))
 
 
 @app.command()
@@ -158,6 +230,13 @@ def doctor(as_json: Json = False) -> None:
             lambda rows: show.table("Doctor", rows, {"ok": "ok", "name": "what", "found": "found", "mend": "to do"}),
         )
     raise typer.Exit(EXIT_DONE if all(row["ok"] for row in found) else EXIT_CONFIGURATION)
+
+
+def _versions(text: str) -> list[int]:
+    numbers = [part.strip().removeprefix("v") for part in text.split(",")]
+    if not all(number.isdigit() for number in numbers):
+        raise typer.BadParameter(f"expected versions like v3,v4,v5, got {text!r}")
+    return [int(number) for number in numbers]
 
 
 def _date(text: str | None) -> date | None:

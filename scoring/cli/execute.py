@@ -12,16 +12,20 @@ from scoring import deployment as deployments
 from scoring import settings
 from scoring.cli import show
 from scoring.deployment import Deployment, Period
-from scoring.errors import ConfigurationError, ScoringError
+from scoring.errors import ConfigurationError, ScoringError, cause, listed
+from scoring.models.soup.method import Method
 
 if TYPE_CHECKING:
     from scoring.promotion import Promotion
+    from scoring.runs import RunRecord
 
 STATUS_KEYS: Final = (
     *("partition", "rows", "quarantined", "run_id", "model_versions", "checks", "drift", "decision"),
     *("published_version", "rows_per_s", "seconds", "warnings"),
 )
 """The contract of `scoring status NAME --json`."""
+SHOWN_ROWS: Final = 10
+"""Rows of an inspected step that are printed; the artifact has all of the sample."""
 MAX_PARTITIONS: Final = 10_000
 """More than 27 years of nights."""
 
@@ -29,14 +33,14 @@ MAX_PARTITIONS: Final = 10_000
 def validate(names: Sequence[str]) -> list[dict[str, Any]]:
     """Load deployments, their rules and suites; an error is a value, so that one bad file does not hide the others."""
     from scoring.checks.suite import suites
-    from scoring.graph.compile import check_rules
+    from scoring.validation import check_graph
 
     rows = []
     for name in names or _all_names():
         try:
             found = deployments.load(name)
             suites(found)
-            check_rules(found)
+            check_graph(found)
             rows.append({"deployment": name, "error": None})
         except ScoringError as error:
             rows.append({"deployment": name, "error": str(error)})
@@ -59,21 +63,32 @@ def plan(name: str, partition: str) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key not in ("contract", "format_version")}
 
 
-def run(name: str, partition: str) -> dict[str, Any]:
-    """Score, check, publish and watch one partition in this process."""
-    from scoring import nightly
+def run(name: str, partition: str, *, inspect: str | None = None) -> dict[str, Any]:
+    """Score, check, publish and watch one partition in this process; keep a sample of one step's output if wanted."""
+    from scoring import inspection, nightly
     from scoring.addresses import Report, where
     from scoring.checks.report import worst
     from scoring.watch import watch
 
     deployment = deployments.load(name)
+    if inspect is not None:
+        inspection.check_path(deployment, inspect)
     with show.step(f"Scoring {name} {partition}"):
         record = nightly.score(deployment, partition)
+    inspected = {}
+    if inspect is not None:
+        # Before the checks: a run that fails them is the one to look into.
+        with show.step(f"Inspecting {inspect}"):
+            seen_step = inspection.inspect(deployment, record, inspect)
+        sample = seen_step.rows.slice(0, SHOWN_ROWS).to_pylist()
+        show.note(f"{seen_step.rows.num_rows} rows are kept as {seen_step.artifact} of run {record.run_id}")
+        inspected = {"inspected": {"step": inspect, "artifact": seen_step.artifact, "rows": sample}}
     with show.step("Checking"):
         checked = nightly.check(deployment, partition, run_id=record.run_id)
     with show.step("Publishing"):
         record = nightly.publish(deployment, partition, run_id=record.run_id)
     found: dict[str, Any] = {
+        **inspected,
         "run_id": record.run_id,
         "rows": int(record.metrics["rows"]),
         **({"rows_per_s": round(record.metrics["rows_per_s"])} if "rows_per_s" in record.metrics else {}),
@@ -97,6 +112,27 @@ def run(name: str, partition: str) -> dict[str, Any]:
                 "drift_report": where(record.run_id, Report.DRIFT),
             }
     return found
+
+
+def graph(name: str, svg: Path | None) -> dict[str, Any]:
+    """Draw a deployment as Mermaid text and, if a file is given, as SVG."""
+    from scoring.diagram.blocks import chain
+    from scoring.diagram.mermaid import mermaid
+    from scoring.diagram.svg import svg as drawn
+    from scoring.registry import Registry
+
+    deployment = deployments.load(name)
+    versions = Registry().versions(deployment)
+    found = chain(deployment, versions)
+    if svg is not None:
+        try:
+            svg.write_text(drawn(found, title=f"Graph of {deployment.name}"), encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(
+                f"{svg} cannot be written", "a file in a folder that exists", cause(error)
+            ) from error
+        show.note(f"Picture: {svg}")
+    return {"deployment": deployment.name, "versions": versions, "mermaid": mermaid(found)}
 
 
 def train(
@@ -123,15 +159,56 @@ def train(
     found = {
         "training_run_id": record.run_id,
         "model_versions": record.model_versions,
-        **{
-            key: value
-            for key, value in sorted(record.metrics.items())
-            if key.startswith(("challenger", "champion", "holdout"))
-        },
+        **_compared(record),
     }
     if promote:
         found |= _promotion(redeploy(deployment, record.run_id))
     return found
+
+
+def soup(
+    name: str,
+    versions: Sequence[int],
+    *,
+    model: str | None,
+    method: Method,
+    holdout: tuple[date | None, date | None],
+    promote: bool,
+) -> dict[str, Any]:
+    """Average versions of a model, register the soup and compare it with its parents and the champions."""
+    from scoring.promotion import redeploy
+    from scoring.runs import RunStore
+    from scoring.soup import SOUP_ARTIFACT, make_soup
+
+    deployment = deployments.load(name)
+    period = _holdout(*holdout)
+    with show.step(f"Making a {method} soup for {name} of versions {listed(versions)}"):
+        record = make_soup(deployment, versions, method=method, model=model, holdout=period)
+    made = RunStore().read_json(record.run_id, SOUP_ARTIFACT)
+    parts = {"soup": made["soup"], **{f"v{parent['version']}": parent for parent in made["parents"]}}
+    found = {
+        "training_run_id": record.run_id,
+        "model": made["model"],
+        "version": made["version"],
+        "method": made["method"],
+        "weights": {f"v{parent['version']}": parent["weight"] for parent in made["parents"]},
+        # The mixture was chosen on the former nights: only the latter say what it is worth.
+        "roc_auc_on_choosing_nights": {part: measured["choosing"]["roc_auc"] for part, measured in parts.items()},
+        "roc_auc_on_comparing_nights": {part: measured["comparing"]["roc_auc"] for part, measured in parts.items()},
+        **_compared(record),
+    }
+    if promote:
+        found |= _promotion(redeploy(deployment, record.run_id))
+    return found
+
+
+def learn(name: str, as_of: str) -> list[dict[str, Any]]:
+    """Let models learn online."""
+    from scoring.online.learn import learn
+
+    deployment = deployments.load(name)
+    with show.step(f"Looking for nights of {name} to learn from, as of {as_of}"):
+        return [outcome.to_json() for outcome in learn(deployment, as_of)]
 
 
 def deploy(source: Path) -> dict[str, Any]:
@@ -276,6 +353,27 @@ def _version(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
+def _compared(record: RunRecord) -> dict[str, float]:
+    """Return the metrics of a training that compare challengers and champions."""
+    return {
+        key: value
+        for key, value in sorted(record.metrics.items())
+        if key.startswith(("challenger", "champion", "holdout"))
+    }
+
+
+def _holdout(first: date | None, last: date | None) -> Period | None:
+    if first is None and last is None:
+        return None
+    if first is None or last is None or last < first:
+        raise ConfigurationError(
+            "the hold-out nights are not valid",
+            "--holdout-first and --holdout-last, in this order",
+            f"{first} and {last}",
+        )
+    return Period(first=first, last=last)
+
+
 def _promotion(promotion: Promotion) -> dict[str, Any]:
     found = promotion.to_json()
-    return {"promoted": promotion.is_promoted, "reason": found["reason"], "replaced": found["replaced"]}
+    return {"promoted": promotion.is_promoted, **{key: found[key] for key in found if key != "format_version"}}

@@ -197,6 +197,15 @@ def facts(title: str, found: Mapping[str, Any]) -> None:
     _print(shown)
 
 
+def run(title: str, found: Mapping[str, Any]) -> None:
+    """Print what a run came to, and the rows of an inspected step before it."""
+    inspected = found.get("inspected")
+    if inspected is not None:
+        rows = inspected["rows"]
+        table(f"after {inspected['step']}", rows, {name: name for name in (rows[0] if rows else ())})
+    facts(title, {key: value for key, value in found.items() if key != "inspected"})
+
+
 def drift(name: str, found: Mapping[str, Any]) -> None:
     """Print a drift report: columns, then decision."""
     report = found["drift"]

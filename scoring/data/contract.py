@@ -169,17 +169,25 @@ class Contract:
         return result.filter(pa.array(keep)), reasons
 
 
+def declared_contract(source: Input) -> Contract | None:
+    """Return the contract that a deployment declares; None if it leaves that to keys and signatures."""
+    if source.columns is None:
+        return None
+    declared = tuple(
+        ContractColumn(name, _TYPES[column.type], column.nullable) for name, column in source.columns.items()
+    )
+    return Contract(declared, is_closed=source.extra_columns == "fail", parse_text=source.parse_text)
+
+
 def contract_of(source: Input, partition: AnyPartition, models: Iterable[FrozenModel]) -> Contract:
     """Return the contract that a deployment declares, or else the one that follows from keys and signatures.
 
     Raises:
         ContractError: signatures ask for types of one column of which none holds the others.
     """
-    if source.columns is not None:
-        declared = tuple(
-            ContractColumn(name, _TYPES[column.type], column.nullable) for name, column in source.columns.items()
-        )
-        return Contract(declared, is_closed=source.extra_columns == "fail", parse_text=source.parse_text)
+    declared = declared_contract(source)
+    if declared is not None:
+        return declared
     _, schema = partition.schemas[0]
     columns = {
         field.name: ContractColumn(field.name, _plain(field.type), field.name not in source.keys) for field in schema

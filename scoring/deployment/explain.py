@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,18 +13,29 @@ from pydantic import ValidationError
 
 from scoring.deployment.fields import Spec
 from scoring.deployment.spec import Deployment
-from scoring.deployment.steps import STEP_KINDS, EnsembleStep, ModelStep, PipelineStep, RuleStep
+from scoring.deployment.steps import (
+    STEP_KINDS,
+    Case,
+    Ensemble,
+    EnsembleStep,
+    ModelStep,
+    PipelineStep,
+    Route,
+    RouteStep,
+    RuleStep,
+    ValuesStep,
+)
 from scoring.errors import ConfigurationError, listed
 
 
-def explained(error: ValidationError, file: Path, root: yaml.Node | None) -> ConfigurationError:
+def explained(invalid: ValidationError, file: Path, root: yaml.Node | None) -> ConfigurationError:
     """Return the first error of a validation as one sentence with file, line and the nearest valid key."""
     # A misspelt key is also a missing one: name the misspelling.
-    first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
+    first = min(invalid.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
     keys, owner = _resolved(first["loc"])
-    place = f"{file}:{_line(root, keys)}"
+    place = f"{file}:{line_of(root, keys)}"
     path = ".".join(str(key) for key in keys) or "the deployment"
-    rest = error.error_count() - 1
+    rest = invalid.error_count() - 1
     more = f" ({rest} more after this one)" if rest else ""
     match first["type"]:
         case "extra_forbidden":
@@ -44,16 +56,31 @@ def explained(error: ValidationError, file: Path, root: yaml.Node | None) -> Con
                 listed(found) or repr(first["input"]),
                 f"Did you mean {close[0]!r}?" if close else "",
             )
+        case "recursion_loop":
+            return ConfigurationError(f"{place}: {path!r} contains itself{more}", "steps that end", "a cycle")
+        case "enum" | "literal_error":
+            valid = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+            close = get_close_matches(str(first["input"]), valid, n=1)
+            message = first["msg"].removeprefix("Input should be ")
+            hint = f"Did you mean {close[0]!r}?" if close else ""
+            return ConfigurationError(f"{place}: {path!r} is not valid{more}", message, repr(first["input"]), hint)
         case "value_error":
-            return ConfigurationError(f"{place}: {path!r} is not valid{more}", hint=f"{first['ctx']['error']}.")
+            error = first["ctx"]["error"]
+            place = f"{file}:{line_of(root, (*keys, *getattr(error, 'keys', ())))}"
+            sentence = f"{error}" if f"{error}".endswith("?") else f"{error}."
+            return ConfigurationError(f"{place}: {path!r} is not valid{more}", hint=sentence)
         case _:
             message = first["msg"].removeprefix("Input should be ").removeprefix("a valid ").replace("tuple", "list")
             return ConfigurationError(f"{place}: {path!r} is not valid{more}", message, repr(first["input"]))
 
 
 _STEP_MODELS: Final[dict[str, type[Spec]]] = dict(
-    zip(STEP_KINDS, (ModelStep, PipelineStep, EnsembleStep, RuleStep), strict=True)
+    zip(STEP_KINDS, (ModelStep, PipelineStep, EnsembleStep, RuleStep, RouteStep, ValuesStep), strict=True)
 )
+
+
+_TAGGED: Final = ((Case, "then"), (Route, "otherwise"), (Ensemble, "combine"))
+"""Fields that hold a step, besides lists and members: pydantic names its kind after them."""
 
 
 def _resolved(location: tuple[int | str, ...]) -> tuple[list[int | str], type[Spec]]:
@@ -67,6 +94,7 @@ def _resolved(location: tuple[int | str, ...]) -> tuple[list[int | str], type[Sp
         at_step = part == "score" and not keys
         at_step |= isinstance(part, int) and keys[-1:] == ["pipeline"]
         at_step |= keys[-2:] == ["ensemble", "members"]
+        at_step |= (owner, part) in _TAGGED
         keys.append(part)
         if at_step:
             inner = _STEP_MODELS.get(str(next(parts, "")), inner)
@@ -81,7 +109,7 @@ def _spec_of(annotation: Any) -> type[Spec] | None:
     return next((spec for argument in get_args(annotation) if (spec := _spec_of(argument))), None)
 
 
-def _line(node: yaml.Node | None, keys: Sequence[int | str]) -> int:
+def line_of(node: yaml.Node | None, keys: Sequence[int | str]) -> int:
     """Return the line of the deepest node that `keys` reach."""
     line = node.start_mark.line + 1 if node is not None else 1
     for key in keys:

@@ -16,6 +16,14 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class KeyedError(ValueError):
+    """What is wrong with a specification, and below which of its keys."""
+
+    def __init__(self, sentence: str, *keys: str) -> None:
+        super().__init__(sentence)
+        self.keys = keys
+
+
 def _column(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError(f"expected a column name of letters, digits and '_', got {name!r}")

@@ -13,9 +13,10 @@ import yaml
 from pydantic import ValidationError
 
 from scoring import settings
-from scoring.deployment.explain import explained
+from scoring.deployment.columns import Columns, columns_after
+from scoring.deployment.explain import explained, line_of
 from scoring.deployment.spec import Deployment
-from scoring.deployment.steps import RuleStep, walk
+from scoring.deployment.steps import ROOT, Keys, RuleStep, walk
 from scoring.errors import ConfigurationError, cause, listed
 
 FILE_NAME: Final = "deployment.yaml"
@@ -71,8 +72,17 @@ def parse(text: str, *, folder: Path) -> Deployment:
             repr(folder.name),
             "Rename the folder or change 'name'.",
         )
+    given = frozenset(deployment.input.columns or ())
+    columns_after(deployment.score, ROOT, Columns(given=given), lambda keys: f"{file}:{line_of(root, keys)}")
     _check_files(deployment)
     return deployment
+
+
+def place_of(deployment: Deployment, keys: Keys) -> str:
+    """Return file and line of keys in a deployment's file, or of the deepest that are there."""
+    file = deployment.folder / FILE_NAME
+    root, _ = _document(file.read_text("utf-8"), file)
+    return f"{file}:{line_of(root, keys)}"
 
 
 class _Loader(yaml.SafeLoader):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -228,6 +229,32 @@ class Retrain(Spec):
     """ROC-AUC that the challenger must gain on the hold-out nights to win."""
 
 
+class Online(Spec):
+    """How models learn from each night whose labels have arrived."""
+
+    after: Literal["labels"]
+    models: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Registered models that learn; None: all of the graph."""
+    first: date | None = None
+    """First partition to learn from; None: the night after those that the champion was trained on."""
+    passes: int = Field(default=1, ge=1)
+    """How often a night is gone through (scikit-learn, PyTorch)."""
+    learning_rate: float = Field(default=0.01, gt=0)
+    """Of gradient descent (PyTorch) and of new trees (XGBoost); scikit-learn's estimators have their own."""
+    rounds: int = Field(default=2, ge=1)
+    """Rounds of trees that a night adds (XGBoost)."""
+    max_depth: int = Field(default=3, ge=1)
+    """Of these trees."""
+    holdout_share: float = Field(default=0.2, gt=0, lt=1)
+    """Share of each night's rows, chosen by a hash of their keys, that is never learned from."""
+    guard_days: int = Field(default=7, ge=1)
+    """An update is judged on the held-out rows of so many nights, the newest of which it has learned."""
+    max_log_loss_rise: float = Field(default=0.0, ge=0)
+    """An update that makes the log loss of these rows rise by more is rejected."""
+    replay_days: int = Field(default=30, ge=0)
+    """How far back a night that comes late or changes is put in its place; what is older is settled."""
+
+
 class Deployment(Spec):
     """One deployment: what to score, with which steps, for whom, and how it is watched."""
 
@@ -245,6 +272,7 @@ class Deployment(Spec):
     checks: Checks = Checks()
     drift: Drift | None = None
     retrain: Retrain | None = None
+    online: Online | None = None
 
     _folder: Path = PrivateAttr(default=Path())
 
@@ -261,6 +289,30 @@ class Deployment(Spec):
             raise ValueError(
                 f"'retrain' replaces champions, so every model must end with {_CHAMPION}, got {listed(fixed)}. "
                 "Change it, or remove 'retrain'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_learn(self) -> Deployment:
+        if self.online is None:
+            return self
+        if self.drift is None or self.drift.labels is None:
+            raise ValueError("'online' needs 'drift: labels', which say where the labels arrive")
+        uris = {model_name(step.model): step.model for step in self.model_steps}
+        unknown = [name for name in self.online.models or () if name not in uris]
+        if unknown:
+            close = get_close_matches(unknown[0], uris, n=1)
+            hint = f". Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"'online.models' names {listed(unknown)}, expected some of {listed(uris)}{hint}")
+        several = [
+            s.model for s in self.model_steps if model_name(s.model) in self.learning_models and len(s.names) > 1
+        ]
+        if several:
+            raise ValueError(f"'online' teaches models with one output, got {listed(several)}. Name others in 'models'")
+        fixed = [uris[name] for name in self.learning_models if not uris[name].endswith(_CHAMPION)]
+        if fixed:
+            raise ValueError(
+                f"'online' moves champions, so models that learn must end with {_CHAMPION}, got {listed(fixed)}"
             )
         return self
 
@@ -304,7 +356,7 @@ class Deployment(Spec):
         # A run records one version per registered model, and a challenger replaces it wherever it is used.
         uris: dict[str, str] = {}
         for step in self.model_steps:
-            name = re.split("[@/]", step.model.removeprefix("models:/"))[0]
+            name = model_name(step.model)
             if uris.setdefault(name, step.model) != step.model:
                 raise ValueError(
                     f"registered model {name!r} is used twice, as {uris[name]!r} and as {step.model!r}. Use one of them"
@@ -317,6 +369,14 @@ class Deployment(Spec):
         return self._folder
 
     @property
+    def learning_models(self) -> tuple[str, ...]:
+        """Registered models that learn online, in the order of the graph."""
+        if self.online is None:
+            return ()
+        used = dict.fromkeys(model_name(step.model) for step in self.model_steps)
+        return tuple(name for name in used if self.online.models is None or name in self.online.models)
+
+    @property
     def model_steps(self) -> tuple[ModelStep, ...]:
         """All model steps of the graph, in order."""
         return tuple(step for step in walk(self.score) if isinstance(step, ModelStep))
@@ -324,3 +384,8 @@ class Deployment(Spec):
     def source(self, module: str) -> Path:
         """Return the Python file of a rule or training module of this deployment."""
         return self.folder / f"{module}.py"
+
+
+def model_name(uri: str) -> str:
+    """Return the registered model of `models:/name@alias` or `models:/name/3`."""
+    return re.split("[@/]", uri.removeprefix("models:/"))[0]

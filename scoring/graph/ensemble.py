@@ -1,60 +1,19 @@
-"""Members side by side over one batch, merged by a combiner."""
+"""Members side by side over one batch, merged by arithmetic or by a model."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from scoring.batch import Batch
-from scoring.deployment import Combine
-from scoring.errors import ContractError
-from scoring.graph.step import Step
-
-Scores = npt.NDArray[np.float64]
-
-
-def combine(how: Combine, scores: Scores, weights: Scores) -> Scores:
-    """Merge the members' outputs.
-
-    Args:
-        how: the combiner.
-        scores: shape (members, rows). For votes: probabilities of the second class.
-        weights: shape (members,), not negative, with a sum above zero.
-
-    Returns:
-        Shape (rows,). Votes return class 0 or 1; a tie goes to class 0, as in scikit-learn's `VotingClassifier`.
-        A missing score (NaN) of any member makes the row's result NaN.
-    """
-    match how:
-        case Combine.MEAN | Combine.WEIGHTED_MEAN:
-            return _weighted_mean(scores, weights)
-        case Combine.MAX:
-            return _maximum(scores)
-        case Combine.SOFT_VOTE:
-            return _with_missing(scores, _weighted_mean(scores, weights) > 0.5)
-        case Combine.HARD_VOTE:
-            return _with_missing(scores, _weighted_mean((scores > 0.5).astype(np.float64), weights) > 0.5)
-        case _:
-            assert_never(how)
-
-
-def _weighted_mean(scores: Scores, weights: Scores) -> Scores:
-    # As in scikit-learn. A matrix product rounds otherwise, and differently for every number of rows.
-    mean: Scores = np.average(scores, axis=0, weights=weights)
-    return mean
-
-
-def _maximum(scores: Scores) -> Scores:
-    maximum: Scores = np.max(scores, axis=0)
-    return maximum
-
-
-def _with_missing(scores: Scores, votes: npt.NDArray[np.bool_]) -> Scores:
-    return np.where(np.isnan(scores).any(axis=0), np.nan, votes.astype(np.float64))
+from scoring.deployment import Combine, Ties
+from scoring.errors import ContractError, ModelError, listed
+from scoring.graph.combine import Scores, combine
+from scoring.graph.step import Step, with_outputs
 
 
 @dataclass(frozen=True)
@@ -63,60 +22,138 @@ class EnsembleMember:
 
     name: str
     step: Step
-    weight: float
+    path: str
+    """Where it stands in `deployment.yaml`."""
+    kept: tuple[str, ...] = ()
+    """Columns in which its outputs are kept; none: they are not."""
+
+    def scores(self, batch: Batch) -> list[Scores]:
+        """Return the member's outputs, each of shape (rows,); null becomes NaN."""
+        result = self.step.run(batch).table
+        return [np.asarray(result.column(name).to_numpy(), dtype=np.float64) for name in self.step.outputs]
+
+
+class Combiner(Protocol):
+    """Merges what members give."""
+
+    def combine(self, batch: Batch, scores: Sequence[Sequence[Scores]]) -> Sequence[Scores | pa.ChunkedArray]:
+        """Return the ensemble's outputs, each of shape (rows,), from each member's outputs."""
+        ...
+
+    def check(self, schema: pa.Schema) -> None:
+        """Check that a batch of `schema` and the members' outputs fit the combiner.
+
+        Raises:
+            ContractError: they do not.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Merges output by output, or by votes."""
+
+    how: Combine
+    weights: tuple[float, ...]
+    ties: Ties = Ties.FIRST
+    quantiles: tuple[tuple[float, ...], ...] = ()
+
+    def combine(
+        self,
+        batch: Batch,  # noqa: ARG002 - of the Protocol
+        scores: Sequence[Sequence[Scores]],
+    ) -> Sequence[Scores | pa.ChunkedArray]:
+        """Return one array per output; one in all for votes."""
+        is_single = len(scores[0]) == 1
+        stacked = np.stack([found[0] if is_single else np.stack(found) for found in scores])
+        weights = np.array(self.weights, dtype=np.float64)
+        merged = combine(self.how, stacked, weights, ties=self.ties, quantiles=self.quantiles)
+        return [merged] if merged.ndim == 1 else list(merged)
+
+    def check(self, schema: pa.Schema) -> None:
+        """Numbers are all that is needed."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A model reads the members' outputs, and columns of the batch if its signature names some."""
+
+    model: Step
+    columns: tuple[tuple[str, ...], ...]
+    """Names of each member's outputs for the model."""
+
+    def combine(self, batch: Batch, scores: Sequence[Sequence[Scores]]) -> Sequence[Scores | pa.ChunkedArray]:
+        """Return the model's outputs."""
+        for names, found in zip(self.columns, scores, strict=True):
+            for name, values in zip(names, found, strict=True):
+                batch = batch.with_column(name, values)
+        result = self.model.run(batch).table
+        return [result.column(name) for name in self.model.outputs]
+
+    def check(self, schema: pa.Schema) -> None:
+        """Check that no column has two meanings, and that the model's signature fits."""
+        names = [name for names in self.columns for name in names]
+        taken = [name for name in names if name in schema.names]
+        if taken:
+            raise ContractError(
+                "members of an ensemble are called like columns of the batch",
+                "names that the combiner can tell apart",
+                listed(taken),
+                "Rename the members.",
+            )
+        self.model.schema(with_outputs(schema, names))
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Adds column `output` (float64): the combined outputs of all members."""
+    """Adds columns `outputs` (float64): the merged outputs of all members."""
 
     members: tuple[EnsembleMember, ...]
-    how: Combine
-    output: str
-    keep_members: bool = False
+    combiner: Combiner
+    outputs: tuple[str, ...]
+    absent: tuple[str, ...] = ()
+    """Columns of members that were dropped; all null."""
+    may_drop: bool = False
+    """Whether a member that fails may be left out of the run."""
 
     def run(self, batch: Batch) -> Batch:
         """Give every member the same batch, so that they share its feature matrices, and combine."""
-        scores = np.empty((len(self.members), batch.rows), dtype=np.float64)
-        for row, member in enumerate(self.members):
-            result = member.step.run(batch).table.column(_output(member))
-            scores[row] = result.to_numpy()
-        weights = np.array([member.weight for member in self.members], dtype=np.float64)
-        if self.keep_members:
-            for row, member in enumerate(self.members):
-                batch = batch.with_column(self._member_column(member), scores[row])
-        return batch.with_column(self.output, combine(self.how, scores, weights))
+        scores = [self._scores(member, batch) for member in self.members]
+        merged = self.combiner.combine(batch, scores)
+        for member, found in zip(self.members, scores, strict=True):
+            for name, values in zip(member.kept, found, strict=False):
+                batch = batch.with_column(name, values)
+        for name in self.absent:
+            batch = batch.with_column(name, pa.nulls(batch.rows, pa.float64()))
+        for name, values in zip(self.outputs, merged, strict=True):
+            batch = batch.with_column(name, values)
+        return batch
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """Check every member and append the outputs."""
-        columns = []
         for member in self.members:
             result = member.step.schema(schema)
-            output = _output(member)
-            if output not in result.names:
-                raise ContractError(f"member {member.name!r} lost its output", f"a column {output!r}", "none")
-            if not _is_number(result.field(output).type):
-                raise ContractError(
-                    f"member {member.name!r} cannot be combined",
-                    f"numbers in column {output!r}",
-                    str(result.field(output).type),
-                )
-            if self.keep_members:
-                columns.append(self._member_column(member))
-        for name in [*columns, self.output]:
-            index = schema.get_field_index(name)
-            field = pa.field(name, pa.float64())
-            schema = schema.append(field) if index < 0 else schema.set(index, field)
-        return schema
+            for output in member.step.outputs:
+                if output not in result.names:
+                    raise ContractError(f"member {member.name!r} lost its output", f"a column {output!r}", "none")
+                if not _is_number(result.field(output).type):
+                    raise ContractError(
+                        f"member {member.name!r} cannot be combined",
+                        f"numbers in column {output!r}",
+                        str(result.field(output).type),
+                    )
+        self.combiner.check(schema)
+        kept = [name for member in self.members for name in member.kept]
+        return with_outputs(schema, [*kept, *self.absent, *self.outputs])
 
-    def _member_column(self, member: EnsembleMember) -> str:
-        return f"{self.output}_{member.name}"
-
-
-def _output(member: EnsembleMember) -> str:
-    if member.step.output is None:
-        raise ContractError(f"member {member.name!r} has no output to combine", "a model or an ensemble", "rules only")
-    return member.step.output
+    def _scores(self, member: EnsembleMember, batch: Batch) -> list[Scores]:
+        try:
+            return member.scores(batch)
+        except ModelError as error:
+            # The innermost ensemble that can do without a member says which.
+            if self.may_drop and len(self.members) > 1 and not error.member:
+                error.member = member.path
+            raise
 
 
 def _is_number(kind: pa.DataType) -> bool:

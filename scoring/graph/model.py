@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from scoring.batch import Batch
 from scoring.errors import ContractError, ModelError, ScoringError, cause, listed
+from scoring.graph.step import with_outputs
 from scoring.models import flavors
 from scoring.models.base import FLOAT32, FrozenModel, Predictor, device_of
 from scoring.models.memory import BATCH_SIZES, BatchSizes, free_memory, is_out_of_memory
@@ -19,27 +20,37 @@ from scoring.models.memory import BATCH_SIZES, BatchSizes, free_memory, is_out_o
 
 @dataclass(frozen=True)
 class Model:
-    """Adds column `output` (float64) with the model's predictions."""
+    """Adds columns `outputs` (float64) with the model's predictions."""
 
     frozen: FrozenModel
-    output: str
+    outputs: tuple[str, ...]
     predictor: Callable[[], Predictor]
     """Loads the predictor, or takes it from the cache; called on the executor only."""
     batch_size: int | None = None
     precision: str = FLOAT32
     compile: bool = False
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Column of the batch by column of the signature, where their names differ."""
     sizes: BatchSizes = field(default=BATCH_SIZES, compare=False)
     """Remembers which batches did not fit into memory."""
 
     def run(self, batch: Batch) -> Batch:
         """Predict, at most `batch_size` rows at once, and fewer where memory does not suffice."""
-        parts = list(self._parts(batch)) if batch.rows else [np.empty(0, dtype=np.float64)]
-        return batch.with_column(self.output, parts[0] if len(parts) == 1 else np.concatenate(parts))
+        given = batch.renamed(self._columns) if self.inputs else batch
+        parts = list(self._parts(given)) if batch.rows else [np.empty(self._shape(0), dtype=np.float64)]
+        values = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if len(self.outputs) == 1:
+            return batch.with_column(self.outputs[0], values)
+        for name, column in zip(self.outputs, np.ascontiguousarray(values.T), strict=True):
+            batch = batch.with_column(name, column)
+        return batch
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """Check the signature's columns and the step's options, and append the output."""
         flavors.check_options(self.frozen, precision=self.precision, compile=self.compile)
-        missing = [column.name for column in self.frozen.inputs if column.name not in schema.names]
+        check_inputs(self.inputs, schema, known=self.frozen.columns)
+        columns = self._columns
+        missing = [name for name in columns.values() if name not in schema.names]
         if missing:
             close = get_close_matches(missing[0], schema.names, n=1)
             raise ContractError(
@@ -49,14 +60,20 @@ class Model:
                 f"Did you mean {close[0]!r}?" if close else "Provide them in the input or by a rule before the model.",
             )
         for column in self.frozen.inputs:
-            actual = schema.field(column.name).type
+            actual = schema.field(columns[column.name]).type
             if pa.types.is_string(column.arrow_type) != _is_text(actual):
                 raise ContractError(
                     f"column {column.name!r} does not fit model {self.frozen.label}", column.type, str(actual)
                 )
-        field = pa.field(self.output, pa.float64())
-        index = schema.get_field_index(self.output)
-        return schema.append(field) if index < 0 else schema.set(index, field)
+        return with_outputs(schema, self.outputs)
+
+    @property
+    def _columns(self) -> dict[str, str]:
+        """Column of the batch by column of the signature, for all of them."""
+        return {name: self.inputs.get(name, name) for name in self.frozen.columns}
+
+    def _shape(self, rows: int) -> tuple[int, ...]:
+        return (rows,) if len(self.outputs) == 1 else (rows, len(self.outputs))
 
     def _parts(self, batch: Batch) -> Iterator[npt.NDArray[np.float64]]:
         predictor = self.predictor()
@@ -111,11 +128,55 @@ class Model:
                 got=cause(error),
                 hint="Nothing was published. Try the model on this partition, then promote a version that works.",
             ) from error
-        if values.shape != (batch.rows,):
-            raise ModelError(
-                f"model {self.frozen.label} predicted a wrong shape", f"({batch.rows},)", str(values.shape)
-            )
+        wanted, got = self._shape(batch.rows), values.shape
+        if got != wanted:
+            if len(wanted) == len(got) == 2 and wanted[0] == got[0]:
+                raise ModelError(
+                    f"model {self.frozen.label} does not fit its step",
+                    f"{wanted[1]} outputs, as the step names",
+                    str(got[1]),
+                    "Name one output per class or target, in the model's order.",
+                )
+            raise ModelError(f"model {self.frozen.label} predicted a wrong shape", str(wanted), str(got))
         return values
+
+
+@dataclass(frozen=True)
+class UnseenModel:
+    """A model that nobody has asked the registry for: known is what its step says, so it can be checked, not run."""
+
+    uri: str
+    outputs: tuple[str, ...]
+    inputs: Mapping[str, str]
+
+    def run(self, batch: Batch) -> Batch:
+        """Refuse to run."""
+        raise ContractError(f"model {self.uri!r} is not frozen, so that it cannot score {batch.rows} rows")
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        """Check the mapped columns and append the outputs."""
+        check_inputs(self.inputs, schema)
+        return with_outputs(schema, self.outputs)
+
+
+def check_inputs(inputs: Mapping[str, str], schema: pa.Schema, *, known: Iterable[str] | None = None) -> None:
+    """Check a step's mapping against the columns of a batch and, where it is known, of the signature.
+
+    Raises:
+        ContractError: one of them has no such column.
+    """
+    sides = [("columns", list(inputs.values()), schema.names)]
+    sides += [] if known is None else [("features of the model", list(inputs), list(known))]
+    for what, given, valid in sides:
+        unknown = [name for name in given if name not in valid]
+        if unknown:
+            close = get_close_matches(unknown[0], valid, n=1)
+            raise ContractError(
+                f"'inputs' of a model step names unknown {what}",
+                f"some of {listed(valid)}",
+                listed(unknown),
+                f"Did you mean {close[0]!r}?" if close else "",
+            )
 
 
 def _is_text(actual: pa.DataType) -> bool:

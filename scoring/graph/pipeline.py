@@ -17,9 +17,9 @@ class Pipeline:
     steps: tuple[Step, ...]
 
     @property
-    def output(self) -> str | None:
-        """The output of the last step that has one."""
-        return next((step.output for step in reversed(self.steps) if step.output is not None), None)
+    def outputs(self) -> tuple[str, ...]:
+        """The outputs of the last step that has some."""
+        return next(filter(None, (step.outputs for step in reversed(self.steps))), ())
 
     def run(self, batch: Batch) -> Batch:
         """Run all steps in order."""

@@ -8,15 +8,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from scoring.batch import Batch
 from scoring.errors import ContractError, ScoringError, cause, listed
-
-if TYPE_CHECKING:
-    import duckdb
+from scoring.graph.sql import check_select, query_batch
 
 RuleFunction = Callable[[pa.Table], pa.Table]
 
@@ -35,9 +32,9 @@ class Rule:
     keys: tuple[str, ...]
 
     @property
-    def output(self) -> None:
+    def outputs(self) -> tuple[str, ...]:
         """A rule has no output of its own."""
-        return None
+        return ()
 
     def run(self, batch: Batch) -> Batch:
         """Apply the rule and check that it kept rows, order and keys."""
@@ -119,15 +116,10 @@ def sql_rule(query: str, keys: tuple[str, ...] = ()) -> RuleFunction:
     Raises:
         ContractError: it is something else than one SELECT.
     """
-    _check_select(query)
+    check_select(query)
 
     def run(table: pa.Table) -> pa.Table:
-        connection = _connection()
-        connection.register("batch", table)
-        try:
-            return _with_types(connection.sql(query).to_arrow_table(), table.schema, keys)
-        finally:
-            connection.unregister("batch")
+        return _with_types(query_batch(query, table), table.schema, keys)
 
     return run
 
@@ -139,34 +131,3 @@ def _with_types(table: pa.Table, schema: pa.Schema, names: tuple[str, ...]) -> p
         if index >= 0:
             table = table.set_column(index, name, table.column(index).cast(schema.field(name).type))
     return table
-
-
-def _check_select(query: str) -> None:
-    import duckdb
-
-    try:
-        kinds = [statement.type.name for statement in _connection().extract_statements(query)]
-        got = listed(kinds) or "nothing"
-    except duckdb.Error as error:
-        kinds, got = [], cause(error)
-    if kinds != ["SELECT"]:
-        raise ContractError(f"rule {f'sql: {query}'!r} is not a query", "one SELECT", got)
-
-
-@functools.cache
-def _connection() -> duckdb.DuckDBPyConnection:
-    import duckdb
-
-    connection = duckdb.connect(
-        ":memory:",
-        config={
-            "threads": 1,
-            "enable_external_access": False,
-            "python_enable_replacements": False,
-            "allow_community_extensions": False,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        },
-    )
-    connection.execute("SET lock_configuration = true")
-    return connection

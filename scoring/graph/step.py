@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import pyarrow as pa
@@ -13,8 +14,8 @@ class Step(Protocol):
     """A node of the scoring graph. Keeps rows and their order."""
 
     @property
-    def output(self) -> str | None:
-        """The column that an ensemble would combine; None for a rule."""
+    def outputs(self) -> tuple[str, ...]:
+        """The columns that an ensemble would combine; none for a rule."""
         ...
 
     def run(self, batch: Batch) -> Batch:
@@ -33,3 +34,11 @@ class Step(Protocol):
             ContractError: a batch of `schema` does not fit the step.
         """
         ...
+
+
+def with_outputs(schema: pa.Schema, names: Iterable[str]) -> pa.Schema:
+    """Return a schema with columns of doubles, each in the place of one of its name or else at the end."""
+    for name in names:
+        index, column = schema.get_field_index(name), pa.field(name, pa.float64())
+        schema = schema.append(column) if index < 0 else schema.set(index, column)
+    return schema

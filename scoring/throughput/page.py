@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Final
 
+from scoring import page
 from scoring.throughput.report import PARTS, RunReport, SplitReport, Totals
 from scoring.throughput.wording import details, duration, size, speed
 
@@ -13,7 +13,7 @@ SHOWN_SPLITS: Final = 50
 """The slowest splits, which the page lists; `report.json` has all."""
 PAGE: Final = "run/report.html"
 """Where the run record keeps the page."""
-_TEMPLATE: Final = "page.html"
+_TEMPLATE: Final = "throughput/page.html"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,11 @@ class Slice:
 
 def render(report: RunReport) -> str:
     """Return the page about one run: its speed, where the time went, and its slowest splits."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(duration=duration, size=size, slices=slices)
-    template = environment.from_string(files(__package__).joinpath(_TEMPLATE).read_text("utf-8"))
     totals = report.totals
     shown = report.slowest(SHOWN_SPLITS)
-    return template.render(
+    return page.render(
+        _TEMPLATE,
+        filters={"duration": duration, "size": size, "slices": slices},
         report=report,
         headline=speed(totals, report.usual),
         facts={

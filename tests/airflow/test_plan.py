@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
 
-from scoring.deployment import Deployment, load
+from scoring.deployment import Deployment, Online, load
 from scoring_airflow import plan
 from tests.airflow import deployments
 
@@ -39,6 +40,15 @@ def test_a_deployment_has_three_dags(folder: Path) -> None:
 def test_without_retrain_nothing_is_retrained(folder: Path) -> None:
     (score,) = plan.dags(deployment(folder, retrain=False))
     assert task_ids(score) == ["score", "check", "publish", "drift", "notify"]
+
+
+def test_models_that_learn_online_learn_one_night_after_the_other(folder: Path) -> None:
+    online = Online(after="labels", first=date(2024, 1, 1))
+    score = plan.score_dag(deployment(folder).model_copy(update={"online": online}))
+    assert task_ids(score) == ["score", "check", "publish", "drift", "learn", "trigger_retrain", "notify"]
+    (learn,) = [task for task in score.tasks if task.task_id == "learn"]
+    assert isinstance(learn, plan.Job)
+    assert (learn.script, learn.one_at_a_time) == ("learn.py", True)
 
 
 def test_without_drift_nothing_is_watched(folder: Path) -> None:

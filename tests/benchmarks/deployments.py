@@ -31,7 +31,7 @@ def _steps(case: Case) -> dict[str, Any]:
             return {"ensemble": {"combine": "mean", "members": dict(zip(case.models, steps, strict=True))}}
         case Graph.CHAIN:
             # Every model's output is called `score`: it replaces the one before, after having been read.
-            return {"pipeline": steps}
+            return {"pipeline": [steps[0], *({**step, "replace": True} for step in steps[1:])]}
 
 
 def _step(name: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def load(case: Case, **options: Any) -> Predictor:
 
 def step(case: Case, *, batch_size: int | None = None) -> Model:
     predictor = load(case)
-    return Model(case.frozen, "score", lambda: predictor, batch_size)
+    return Model(case.frozen, ("score",), lambda: predictor, batch_size)
 
 
 def scores(case: Case, rows: pa.Table, *, batch_size: int | None = None) -> np.ndarray:

@@ -98,7 +98,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(cuda: Any) -> None:
     cuda.cuda.empty_cache()
     room = cuda.cuda.memory_allocated() + 600 * 2**20
     cuda.cuda.set_per_process_memory_fraction(room / cuda.cuda.get_device_properties(0).total_memory)
-    result = Model(frozen, "score", lambda: predictor, sizes=sizes).run(Batch(table)).table
+    result = Model(frozen, ("score",), lambda: predictor, sizes=sizes).run(Batch(table)).table
     np.testing.assert_allclose(result.column("score"), expected, rtol=0, atol=1e-5)
     assert sizes.halvings > 0
     (used,) = sizes.used([frozen.digest]).values()

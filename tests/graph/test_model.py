@@ -139,7 +139,7 @@ def limited(rows: int, error: Callable[[], Exception]) -> FunctionPredictor:
 
 
 def step(predictor: FunctionPredictor, *, batch_size: int | None = None) -> Model:
-    return Model(frozen_model("m", COLUMNS), "score", lambda: predictor, batch_size, sizes=BatchSizes())
+    return Model(frozen_model("m", COLUMNS), ("score",), lambda: predictor, batch_size, sizes=BatchSizes())
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ from scoring.models.memory import BATCH_SIZES
 from scoring.testing import FunctionPredictor, example_rows, frozen_model
 
 wide = FunctionPredictor(lambda batch: np.outer(batch.table.column("x").to_numpy(), np.ones(1000)).sum(axis=1))
-model = Model(frozen_model("wide", {"x": "double"}), "score", lambda: wide)
+model = Model(frozen_model("wide", {"x": "double"}), ("score",), lambda: wide)
 rows = example_rows(100_000)
 expected = rows.column("x").to_numpy() * 1000
 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + 300_000_000
