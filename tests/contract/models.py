@@ -19,7 +19,7 @@ from mlflow.types import Schema, TensorSpec
 
 from scoring import testing
 from scoring.models.base import Files, FrozenModel
-from scoring.registry import _frozen
+from scoring.registry import _described
 
 EXTENSION = Path(__file__).parent / "extension"
 """Where the distribution `scoring-extension` is installed, so to speak."""
@@ -60,8 +60,8 @@ def frozen(folder: Path, *, trusted: bool = False) -> tuple[FrozenModel, Files]:
     """Return a saved model as the registry would freeze it."""
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     version = ModelVersion("model", "1", creation_timestamp=0)
-    model = _frozen(version, files, ())
-    return (_frozen(version, files, (model.digest,)) if trusted else model), files
+    model = _described(version, files, ())
+    return (_described(version, files, (model.digest,)) if trusted else model), files
 
 
 def target(rows: pd.DataFrame, outputs: int) -> np.ndarray:
