@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pandas as pd
 import pytest
 import skops.io
-from onnx import TensorProto, helper
 from sklearn.preprocessing import FunctionTransformer
 
 from scoring import testing
@@ -269,6 +267,8 @@ def test_a_keras_file_without_a_description_is_refused(content: bytes) -> None:
 
 def with_external_weights(location: str) -> bytes:
     """Return a graph that multiplies two features with weights in a file beside it."""
+    from onnx import TensorProto, helper
+
     tensor = TensorProto(name="weights", data_type=TensorProto.FLOAT, dims=[2, 1], data_location=TensorProto.EXTERNAL)
     for key, value in {"location": location, "offset": "0", "length": "8"}.items():
         tensor.external_data.add(key=key, value=value)
@@ -279,13 +279,14 @@ def with_external_weights(location: str) -> bytes:
         [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["rows", 1])],
         [tensor],
     )
-    model: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return bytes(model.SerializeToString())
 
 
 def test_tensors_of_an_onnx_model_are_read_from_its_artifact_and_from_nowhere_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("onnx")
     monkeypatch.chdir(tmp_path)
     weights = np.array([2, 3], np.float32).tobytes()
     (tmp_path / "weights.bin").write_bytes(weights)
