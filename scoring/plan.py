@@ -123,8 +123,12 @@ class Plan:
             "splits": len(self.splits),
             "models": [
                 {
-                    **{"uri": uri, "name": m.name, "version": m.version, "sha256": m.digest},
-                    **{"flavor": m.flavor, "trusted": m.trusted},
+                    "uri": uri,
+                    "name": m.name,
+                    "version": m.version,
+                    "sha256": m.digest,
+                    "flavor": m.flavor,
+                    "trusted": m.trusted,
                 }
                 for uri, m in self.graph.models.items()
             ],
