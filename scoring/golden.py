@@ -189,7 +189,7 @@ def check_samples(deployment: Deployment, versions: Mapping[str, int]) -> tuple[
     missing = []
     for name, number in versions.items():
         found = registry.version(name, str(number))
-        model, files = registry.pinned(name, number)
+        model, files = registry.pinned(name, number, trusted=deployment.trust)
         digest, run_id = found.tags.get(DIGEST_TAG), found.tags.get(TRAINING_RUN_TAG)
         if digest is None or run_id is None:
             missing.append(

@@ -122,7 +122,14 @@ class Plan:
             **self.partition.to_json(),
             "splits": len(self.splits),
             "models": [
-                {"uri": uri, "name": m.name, "version": m.version, "sha256": m.digest, "flavor": m.flavor}
+                {
+                    "uri": uri,
+                    "name": m.name,
+                    "version": m.version,
+                    "sha256": m.digest,
+                    "flavor": m.flavor,
+                    "trusted": m.trusted,
+                }
                 for uri, m in self.graph.models.items()
             ],
             "dropped": dict(self.dropped),

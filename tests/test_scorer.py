@@ -465,6 +465,7 @@ def test_a_plan_says_all_that_will_be_done(night: Night) -> None:
     assert document["format_version"] == 1
     assert (document["rows"], document["splits"], len(document["files"])) == (100, 10, 2)
     assert document["models"][0]["sha256"] in files
+    assert document["models"][0]["trusted"] is False
     assert document["columns"] == {"id": "int64", "score": "double"}
     assert plan.model_versions == {"example": 1}
     assert (plan.generation, plan.sample_rate) == (0, 1.0)

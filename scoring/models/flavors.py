@@ -32,18 +32,18 @@ class Flavor:
 FLAVORS: Final[dict[str, Flavor]] = {
     "sklearn": Flavor("scoring.models.sklearn", "sklearn", memory_factor=3, code=trust.pickled_estimator),
     "xgboost": Flavor("scoring.models.xgboost", "xgboost", memory_factor=4),
-    "lightgbm": Flavor("scoring.models.lightgbm", "lightgbm", memory_factor=3, code=trust.pickled_wrapper),
-    "catboost": Flavor("scoring.models.catboost", "catboost", memory_factor=3),
+    "lightgbm": Flavor("scoring.models.lightgbm", "lightgbm", memory_factor=1, code=trust.pickled_wrapper),
+    "catboost": Flavor("scoring.models.catboost", "catboost", memory_factor=1),
     "pytorch": Flavor("scoring.models.torch", "torch", memory_factor=1, has_options=True, code=trust.torch_program),
     "safetensors": Flavor("scoring.models.safetensors", "torch", memory_factor=1, has_options=True),
     "tensorflow": Flavor("scoring.models.tensorflow", "tensorflow", memory_factor=3, code=trust.tensorflow_program),
     "keras": Flavor("scoring.models.tensorflow", "tensorflow", memory_factor=3, code=trust.tensorflow_program),
-    "onnx": Flavor("scoring.models.onnx", "onnx", memory_factor=3),
+    "onnx": Flavor("scoring.models.onnx", "onnx", memory_factor=5),
 }
 """By MLflow's name, but for `safetensors`, which is ours."""
 ANY: Final = "python_function"
 """MLflow's name for models of any kind, which nearly every artifact has beside its own: the last resort."""
-FALLBACK: Final = Flavor("scoring.models.python_function", "", memory_factor=4, code=trust.any_python)
+FALLBACK: Final = Flavor("scoring.models.python_function", "", memory_factor=5, code=trust.any_python)
 ENTRY_POINTS: Final = "scoring.flavors"
 
 
@@ -86,7 +86,7 @@ def check_options(model: FrozenModel, *, precision: str, compile: bool) -> None:
         able = [name for name, other in FLAVORS.items() if other.has_options]
         raise ModelError(
             f"model {model.label} of flavor {model.flavor!r} cannot be used as the step says",
-            f"flavor {listed(able)}",
+            f"one of the flavors {listed(able)}",
             listed(given),
             "Remove it from the step.",
         )

@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file
 
-from scoring.errors import ModelError, listed
+from scoring.errors import ModelError, cause, listed
 from scoring.models.base import Files, FrozenModel, LoadOptions
 from scoring.models.torch import TorchPredictor, make_predictor
 from scoring.models.trust import Finding, refused
@@ -83,7 +83,12 @@ def save_model(
     kind, folder = type(module), Path(path)
     reference = f"{kind.__module__}:{kind.__qualname__}"
     tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in module.state_dict().items()}
-    _construct(reference, arguments, label=repr(reference)).load_state_dict(tensors)
+    try:
+        _construct(reference, arguments, label=repr(reference)).load_state_dict(tensors)
+    except (RuntimeError, TypeError) as error:
+        raise ModelError(
+            f"{reference!r} cannot be logged", "arguments with which it makes a module like the one given", cause(error)
+        ) from error
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / FILE)
     mlflow_model.signature = signature

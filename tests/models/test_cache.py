@@ -98,7 +98,7 @@ def test_models_of_a_run_stay_however_small_the_limit() -> None:
 def test_a_model_without_a_size_counts_what_its_flavor_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     load_with(monkeypatch, lambda _: object())
     found = PredictorCache()
-    for flavor, factor in (("sklearn", 3), ("xgboost", 4), ("pytorch", 1), ("constant", 4)):
+    for flavor, factor in (("sklearn", 3), ("xgboost", 4), ("pytorch", 1), ("onnx", 5), ("constant", 5)):
         before = found.resident_bytes
         found.get(*model(flavor, flavor=flavor, size_bytes=1000))
         assert found.resident_bytes - before == 1000 * factor
@@ -163,7 +163,8 @@ def test_a_model_that_does_not_fit_says_so(monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_options_that_a_flavor_does_not_know_are_refused(options: dict[str, Any], got: str) -> None:
     sentence = (
-        rf"model 'a' version 1 of flavor 'xgboost' cannot be used as the step says: expected flavor pytorch, {got}\."
+        r"model 'a' version 1 of flavor 'xgboost' cannot be used as the step says: "
+        rf"expected one of the flavors pytorch, safetensors, {got}\."
     )
     with pytest.raises(ModelError, match=sentence):
         PredictorCache().get(*model("a", flavor="xgboost"), **options)

@@ -164,7 +164,7 @@ def test_a_net_returns_one_number_per_row(home: Path, columns: int) -> None:
         np.testing.assert_allclose(predict("auto"), expected, atol=1e-7)
     else:
         with pytest.raises(
-            ModelError, match=r"'net' version 1 predicted a wrong shape: expected \(300,\), got \(300, 2\)"
+            ModelError, match=r"'net' version 1 predicted another number of columns: expected 1 output, .* got 2"
         ):
             predict("auto")
 
@@ -183,3 +183,49 @@ def test_a_model_that_needs_a_null_free_column_says_what_it_got(home: Path) -> N
     with pytest.raises(ModelError, match=r"'strict' version 1 raised while predicting 300 rows: got ValueError: .*NaN"):
         graph.run(table)
     assert predictor.predict(Batch(table.slice(0, 3))).shape == (3,)
+
+
+# ------------------------------------------------------------------------------------------------- several outputs
+
+
+def predictions(home: Path, name: str, outputs: int, **options: str) -> np.ndarray:
+    """Return what a registered model predicts for the rows, one column per output."""
+    deployment = testing.write_deployment(home / "deployments" / name, score={"model": f"models:/{name}@champion"})
+    models, files = Registry().freeze(deployment)
+    (frozen,) = models.values()
+    predictor = PREDICTORS.get(frozen, files[frozen.digest], outputs=outputs, **options)  # type: ignore[arg-type]
+    return predictor.predict(Batch(pa.Table.from_pandas(ROWS, preserve_index=False)))
+
+
+def test_several_targets_of_scikit_learn(home: Path) -> None:
+    targets = np.column_stack([FEATURES["x"] * 2, FEATURES["y"] - 1, FEATURES["x"]])
+    testing.register_sklearn("targets", FEATURES, targets, estimator=LinearRegression())
+    np.testing.assert_allclose(predictions(home, "targets", 3), targets, atol=1e-12)
+    with pytest.raises(ModelError, match="expected 2 outputs, as the step names, got 3"):
+        predictions(home, "targets", 2)
+
+
+def test_both_probabilities_of_a_binary_classifier(home: Path) -> None:
+    native = testing.register_sklearn("both", FEATURES, LABEL, estimator=LogisticRegression()).native
+    np.testing.assert_array_equal(predictions(home, "both", 2), native.predict_proba(FEATURES))
+    wrapper = xgboost.XGBClassifier(n_estimators=5, n_jobs=1).fit(FEATURES, LABEL)
+    testing.register_xgboost("wrapper", FEATURES, wrapper)
+    np.testing.assert_allclose(predictions(home, "wrapper", 2), wrapper.predict_proba(FEATURES), atol=1e-7)
+
+
+def test_a_wrapper_of_three_classes_predicts_the_class_or_all_probabilities(home: Path) -> None:
+    wrapper = xgboost.XGBClassifier(n_estimators=5, n_jobs=1).fit(FEATURES, THREE)
+    testing.register_xgboost("wrapper", FEATURES, wrapper)
+    np.testing.assert_array_equal(predictions(home, "wrapper", 1), wrapper.predict(FEATURES))
+    np.testing.assert_array_equal(predictions(home, "wrapper", 3), wrapper.predict_proba(FEATURES))
+    np.testing.assert_array_equal(
+        predictions(home, "wrapper", 3, method="predict_proba"), wrapper.predict_proba(FEATURES)
+    )
+    with pytest.raises(ModelError, match="expected 3 outputs, as the step names, got 1"):
+        predictions(home, "wrapper", 3, method="predict")
+
+
+def test_several_targets_of_xgboost(home: Path) -> None:
+    wrapper = xgboost.XGBRegressor(n_estimators=5, n_jobs=1).fit(FEATURES, FEATURES)
+    testing.register_xgboost("targets", FEATURES, wrapper)
+    np.testing.assert_array_equal(predictions(home, "targets", 2), wrapper.predict(FEATURES))

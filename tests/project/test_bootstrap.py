@@ -113,21 +113,17 @@ def test_missing_test_tools_stop_nothing(
 
 
 @pytest.mark.parametrize(
-    ("tools", "modules", "extra", "purpose"),
-    [
-        ("bench-tools", "BENCH_MODULES", "bench", "benchmarks"),
-        ("test-tools", "TEST_MODULES", "frameworks", "tests"),
-    ],
+    "case",
+    [("bench-tools", "BENCH_MODULES", "bench", "benchmarks"), ("test-tools", "TEST_MODULES", "frameworks", "tests")],
+    ids=lambda case: case[0],
 )
 def test_a_missing_extra_is_installed_and_stops_nothing(
     bootstrap: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    tools: str,
-    modules: str,
-    extra: str,
-    purpose: str,
+    case: tuple[str, str, str, str],
 ) -> None:
+    tools, modules, extra, purpose = case
     installed: list[str] = []
 
     def install(extras: str, started: float) -> None:

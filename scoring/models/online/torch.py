@@ -30,7 +30,7 @@ def update(model: FrozenModel, files: Files, rows: Rows, online: Online) -> Mapp
     # One thread: sums of several would end in other bits.
     torch.set_num_threads(1)
     try:
-        program = torch.export.load(audited(files[path], label=model.label))
+        program = torch.export.load(audited(files[path], model=model))
         module = program.module()
         parameters = [parameter.requires_grad_() for parameter in module.parameters()]
         if not parameters:

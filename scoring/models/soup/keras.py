@@ -77,7 +77,7 @@ def recomputed(content: bytes, rows: npt.NDArray[np.float32], *, label: str) -> 
         ModelError: the file holds layers that could run code.
     """
     _check_plain(_config(content), label)
-    import keras  # type: ignore[import-untyped]
+    import keras
 
     with tempfile.TemporaryDirectory(prefix="scoring-soup-") as folder:
         file = Path(folder) / f"model{SUFFIX}"

@@ -70,7 +70,7 @@ def _program(model: FrozenModel, files: Files) -> tuple[torch.export.ExportedPro
             "another format",
             "Log it with mlflow.pytorch.log_model(..., serialization_format='pt2').",
         )
-    return torch.export.load(audited(files[path], label=model.label)), path
+    return torch.export.load(audited(files[path], model=model)), path
 
 
 class _Recomputing(torch.fx.Interpreter):

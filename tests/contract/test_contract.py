@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from scoring.models import flavors
 from scoring.models.base import Predictor
 from scoring.models.cache import PredictorCache
 from scoring.testing import example_rows
-from tests.models.conftest import FLAVORS, Case
+from tests.contract.models import EXTENSION, KINDS, MIXED, SEVERAL, Case
 
 pytestmark = pytest.mark.flavors
 PROJECT = Path(__file__).parents[2]
@@ -42,11 +45,16 @@ def scores(case: Case, rows: pa.Table, *, batch_size: int | None = None) -> np.n
 
 def native(case: Case, rows: pa.Table) -> np.ndarray:
     frame = rows.select(list(case.columns)).to_pandas()
-    return case.native(frame.astype({name: np.float64 for name in case.columns if name != "city"}))
+    found = case.native(frame.astype({name: np.float64 for name in case.columns if name != "city"}))
+    return found[:, 0] if found.shape[1:] == (1,) else found
 
 
 def test_every_flavor_is_tested() -> None:
-    assert [flavor.removeprefix("py") for flavor in flavors.FLAVORS] == list(FLAVORS)
+    assert {kind.flavor for kind in KINDS.values()} == set(flavors.supported())
+
+
+def test_the_flavor_of_a_case_is_found_in_its_artifact(case: Case, request: pytest.FixtureRequest) -> None:
+    assert case.frozen.flavor == KINDS[request.node.callspec.params["case"]].flavor
 
 
 def test_the_result_is_that_of_the_library_itself(case: Case) -> None:
@@ -104,12 +112,39 @@ def test_further_columns_and_their_order_do_not_matter(case: Case) -> None:
     np.testing.assert_array_equal(scores(case, turned), scores(case, rows))
 
 
+def test_several_numbers_per_row_are_those_of_the_library(several: Case) -> None:
+    rows = example_rows(1000, seed=13)
+    found = load(several, outputs=SEVERAL).predict(Batch(rows))
+    assert (found.shape, found.dtype) == ((1000, SEVERAL), np.float64)
+    np.testing.assert_allclose(found, native(several, rows), rtol=0, atol=3e-7)
+    assert all(len(set(column)) > 3 for column in found.T)
+    for threads in (2, 3):
+        np.testing.assert_array_equal(load(several, outputs=SEVERAL, threads=threads).predict(Batch(rows)), found)
+    np.testing.assert_allclose(load(several, outputs=SEVERAL).predict(Batch(rows.slice(7, 1))), found[7:8], atol=3e-7)
+
+
+def test_another_number_of_outputs_than_the_step_names_is_refused(several: Case) -> None:
+    sentence = (
+        r"model 'model' version 1 predicted another number of columns: expected 4 outputs, as the step names, got 3"
+    )
+    with pytest.raises(ModelError, match=sentence):
+        load(several, outputs=4).predict(Batch(example_rows(10)))
+
+
+def test_one_output_is_no_matrix(case: Case) -> None:
+    with pytest.raises(
+        ModelError, match="predicted another number of columns: expected 3 outputs, as the step names, got"
+    ):
+        load(case, outputs=SEVERAL).predict(Batch(example_rows(10)))
+
+
 def test_no_rows_give_no_scores(case: Case) -> None:
     assert scores(case, example_rows(0)).shape == (0,)
 
 
 def test_the_signature_names_columns_and_types(case: Case) -> None:
     assert case.frozen.columns == case.columns
+    assert case.columns in (MIXED, MIXED[1:])
     assert [column.required for column in case.frozen.inputs] == [name == "city" for name in case.columns]
     assert step(case).schema(example_rows(0).schema).field("score").type == pa.float64()
 
@@ -122,24 +157,43 @@ def test_a_wrong_type_is_refused_before_any_row(case: Case) -> None:
         step(case).schema(schema)
 
 
-def test_models_load_from_bytes_in_a_process_without_mlflow(case: Case, tmp_path: Path) -> None:
-    rows = example_rows(20, seed=10)
-    (tmp_path / "given").write_bytes(pickle.dumps((case.frozen, dict(case.files), rows)))
-    program = """
+ALONE = """
 import pickle, sys
 from scoring.batch import Batch
 from scoring.models.cache import PREDICTORS
 model, files, rows = pickle.load(open(sys.argv[1], "rb"))
 values = PREDICTORS.get(model, files).predict(Batch(rows))
 loaded = {name.split(".")[0] for name in sys.modules}
-pickle.dump((values, sorted(loaded & {"mlflow", "torch", "sklearn", "xgboost", "pyspark"})), open(sys.argv[2], "wb"))
+pickle.dump((values, sorted(loaded & {"mlflow", "torch", "tensorflow", "pyspark"})), open(sys.argv[2], "wb"))
 """
-    command = [sys.executable, "-c", program, str(tmp_path / "given"), str(tmp_path / "found")]
-    subprocess.run(command, check=True, cwd=PROJECT, timeout=120)
+
+
+def test_models_load_from_bytes_in_a_process_without_mlflow(case: Case, tmp_path: Path) -> None:
+    rows = example_rows(20, seed=10)
+    (tmp_path / "given").write_bytes(pickle.dumps((case.frozen, dict(case.files), rows)))
+    command = [sys.executable, "-c", ALONE, str(tmp_path / "given"), str(tmp_path / "found")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), str(EXTENSION)])}
+    subprocess.run(command, check=True, cwd=PROJECT, env=environment, timeout=120)
     values, loaded = pickle.loads((tmp_path / "found").read_bytes())
-    np.testing.assert_array_equal(values, scores(case, rows))
-    assert "mlflow" not in loaded
-    assert "pyspark" not in loaded
+    np.testing.assert_allclose(values, scores(case, rows), rtol=0, atol=3e-7)
+    expected = {"python_function": "mlflow", "pytorch": "torch", "safetensors": "torch", "keras": "tensorflow"}
+    expected["tensorflow"] = "tensorflow"
+    assert loaded == [expected[case.frozen.flavor]] if case.frozen.flavor in expected else loaded == []
+
+
+def test_a_model_that_made_room_loads_again_and_leaves_no_files(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    cache, rows = PredictorCache(limit_bytes=0), Batch(example_rows(50, seed=14))
+    first = cache.get(case.frozen, case.files).predict(rows)
+    cache.get(case.frozen, case.files, threads=2)
+    assert (cache.loads, cache.evictions) == (2, 1)
+    np.testing.assert_array_equal(cache.get(case.frozen, case.files).predict(rows), first)
+    assert (cache.loads, cache.evictions) == (3, 2)
+    del cache
+    gc.collect()
+    assert list(tmp_path.glob("scoring-model-*")) == []
 
 
 def test_one_changed_byte_is_noticed_before_anything_is_loaded(case: Case) -> None:

@@ -1,38 +1,26 @@
-"""Files that run code when they are opened are refused, and nothing of them runs."""
+"""What could run code in a `torch.export` file is found before PyTorch opens it."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
-import os
-import pickle
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import skops.io
 import torch
-from sklearn.preprocessing import FunctionTransformer
 
 from scoring.errors import ModelError
 from scoring.models.base import FrozenModel, SignatureColumn, digest_of
 from scoring.models.cache import PredictorCache
-from tests.models.conftest import Case, Net
+from tests.contract.conftest import Made
+from tests.contract.payload import Touches
 
 CODE = "__import__('pathlib').Path('code-ran').touch()"
-
-
-class Touches:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
-        return Path.touch, (self.marker,)
+PATH = "data/model.pt2"
 
 
 @pytest.fixture
@@ -42,56 +30,12 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "code-ran"
 
 
-def load(flavor: str, conf: Mapping[str, Any], files: dict[str, bytes]) -> object:
+def load(content: bytes) -> object:
+    files = {PATH: content}
     columns = (SignatureColumn("x", "double", False), SignatureColumn("y", "double", False))
-    model = FrozenModel("bad", 1, digest_of(files), flavor, conf, columns, 0)
-    return PredictorCache().get(model, files, method="auto", device="cpu", threads=1)
+    model = FrozenModel("bad", 1, digest_of(files), "pytorch", {"model_data": "data"}, columns, 0)
+    return PredictorCache().get(model, files)
 
-
-def test_the_payload_works(marker: Path) -> None:
-    pickle.loads(pickle.dumps(Touches(marker)))
-    assert marker.exists()
-
-
-# ------------------------------------------------------------------------------------------------------ scikit-learn
-
-
-@pytest.mark.parametrize("stored", ["cloudpickle", "pickle", None])
-def test_pickled_scikit_learn_is_refused(marker: Path, stored: str | None) -> None:
-    conf = {"pickled_model": "model.pkl", "serialization_format": stored}
-    with pytest.raises(
-        ModelError, match=r"model 'bad' version 1 is stored in a format that can run code: expected skops"
-    ):
-        load("sklearn", conf, {"model.pkl": pickle.dumps(Touches(marker))})
-    assert not marker.exists()
-
-
-def test_a_pickle_that_calls_itself_skops_is_refused(marker: Path) -> None:
-    conf = {"pickled_model": "model.skops", "serialization_format": "skops"}
-    with pytest.raises(ModelError, match=r"model 'bad' version 1 does not load"):
-        load("sklearn", conf, {"model.skops": pickle.dumps(Touches(marker))})
-    assert not marker.exists()
-
-
-def test_skops_with_a_function_of_the_system_is_refused() -> None:
-    content = skops.io.dumps(FunctionTransformer(os.system))
-    conf = {"pickled_model": "model.skops", "serialization_format": "skops"}
-    with pytest.raises(
-        ModelError, match=r"holds types that could run code: expected scikit-learn's own.*got posix\.system"
-    ):
-        load("sklearn", conf, {"model.skops": content})
-
-
-# ------------------------------------------------------------------------------------------------------ xgboost
-
-
-def test_a_pickle_that_calls_itself_a_booster_is_refused(marker: Path) -> None:
-    with pytest.raises(ModelError, match=r"model 'bad' version 1 does not load"):
-        load("xgboost", {"data": "model.ubj"}, {"model.ubj": pickle.dumps(Touches(marker))})
-    assert not marker.exists()
-
-
-# ------------------------------------------------------------------------------------------------------ torch
 
 Change = Callable[[dict[str, bytes]], None]
 
@@ -126,24 +70,15 @@ def saved(value: object) -> bytes:
     return content.getvalue()
 
 
-@pytest.fixture(scope="session")
-def exported(cases: Mapping[str, Case]) -> bytes:
+@pytest.fixture
+def exported(made: Made) -> bytes:
     """A `torch.export` file as MLflow writes it."""
-    return cases["torch"].files["data/model.pt2"]
-
-
-def test_a_whole_module_saved_by_pickle_is_refused(marker: Path) -> None:
-    conf = {"model_data": "data"}
-    for name in ("data/model.pth", "data/model.pt"):
-        with pytest.raises(ModelError, match=r"is stored in a format that can run code: expected a torch\.export file"):
-            load("pytorch", conf, {name: saved((Net(), Touches(marker)))})
-    assert not marker.exists()
+    return made("pytorch", 1).files[PATH]
 
 
 def test_a_pickle_that_calls_itself_an_exported_program_is_refused(marker: Path) -> None:
-    for content in (saved((Net(), Touches(marker))), pickle.dumps(Touches(marker))):
-        with pytest.raises(ModelError, match=r"model 'bad' version 1 holds what could run code"):
-            load("pytorch", {"model_data": "data"}, {"data/model.pt2": content})
+    with pytest.raises(ModelError, match=r"model 'bad' version 1 holds what could run code"):
+        load(saved((torch.nn.Linear(2, 1), Touches(marker))))
     assert not marker.exists()
 
 
@@ -156,7 +91,7 @@ def test_pickled_example_inputs_are_left_out(exported: bytes, marker: Path) -> N
         torch.export.load(io.BytesIO(bad))
     assert marker.exists(), "PyTorch alone would run it"
     marker.unlink()
-    load("pytorch", {"model_data": "data"}, {"data/model.pt2": bad})
+    load(bad)
     assert not marker.exists()
 
 
@@ -188,6 +123,8 @@ def pickled_weights(files: dict[str, bytes]) -> None:
         (described(lambda d: _node(d).update(target="torch.os.system")), r"target 'torch\.os\.system'"),
         (described(lambda d: _node(d).update(target="_operator.methodcaller")), "target '_operator"),
         (described(lambda d: _node(d).update(target="torch.ops.aten.__class__")), "target 'torch"),
+        (described(lambda d: _node(d).update(target="torch.ops.aten.from_file.default")), r"aten\.from_file"),
+        (described(lambda d: _node(d).update(target="torch.ops.aten.save")), r"aten\.save"),
         (described(lambda d: _node(d).update(name=f"x={CODE}")), "name"),
         (described(lambda d: _graph(d)["tensor_values"].update({CODE: {}})), "name"),
         (described(lambda d: _graph(d)["tensor_values"].update(metadata={"expr_str": CODE})), "expr_str"),
@@ -206,7 +143,7 @@ def test_an_exported_program_that_could_run_code_is_refused(
 ) -> None:
     bad = repacked(exported, change)
     with pytest.raises(ModelError, match=rf"(?s)'bad' version 1 holds what could run code: expected .* got .*{found}"):
-        load("pytorch", {"model_data": "data"}, {"data/model.pt2": bad})
+        load(bad)
     assert not marker.exists()
 
 
