@@ -102,7 +102,7 @@ def test_a_hold_out_looks_ahead_in_time() -> None:
 
 def test_members_with_several_outputs_have_a_column_for_each() -> None:
     frame = labelled(60)
-    found = out_of_fold({"both": lambda seen: lambda rows: rows[["x", "row"]].to_numpy()}, frame, folds=3)
+    found = out_of_fold({"both": lambda _: lambda rows: rows[["x", "row"]].to_numpy()}, frame, folds=3)
     assert found.columns.tolist() == ["both_0", "both_1"]
     np.testing.assert_array_equal(found.to_numpy(), frame[["x", "row"]].to_numpy())
 
@@ -139,4 +139,4 @@ def test_a_member_that_predicts_too_few_rows_is_named() -> None:
     with pytest.raises(
         ContractError, match=r"^member 'm' predicted a wrong shape: expected \(20,\) or \(20, k\), got \(3,\)"
     ):
-        out_of_fold({"m": lambda seen: lambda rows: np.zeros(3)}, labelled(100))
+        out_of_fold({"m": lambda _: lambda _: np.zeros(3)}, labelled(100))
