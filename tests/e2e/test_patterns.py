@@ -21,10 +21,11 @@ from xgboost import XGBClassifier, XGBRegressor
 from scoring import nightly
 from scoring.blending import Fit, Predict, out_of_fold
 from scoring.cli import app
-from scoring.errors import ContractError, ModelError
+from scoring.errors import ContractError, DataError, ModelError, ScoringError
 from scoring.models.kind import REGRESSORS
 from scoring.plan import make_plan
 from scoring.registry import Registry
+from scoring.results import SplitResult
 from scoring.runs import RunState, RunStore
 from scoring.testing import FEATURES, MODEL, example_rows, register_sklearn, register_xgboost
 from scoring.watch import watch
@@ -139,6 +140,33 @@ def test_a_failing_member_fails_the_run_unless_it_may_be_dropped(site: Site, mem
         nightly.score(night.deployment, NIGHT)
     assert night.published() == []
     assert RunStore().find("example", limit=1)[0].state is RunState.FAILED
+
+
+LINEAR, TREES = (f"score.ensemble.members.{name}" for name in ("linear", "trees"))
+
+
+@pytest.mark.parametrize(
+    ("failures", "dropped"),
+    [
+        ([], None),
+        ([(LINEAR, ModelError("b")), (LINEAR, ModelError("a"))], {LINEAR: "b."}),
+        ([(LINEAR, ModelError("a")), (TREES, ModelError("a"))], None),
+        ([(LINEAR, ModelError("a")), ("", DataError("a"))], None),
+        ([("", ModelError("a"))], None),
+    ],
+)
+def test_a_member_is_dropped_when_nothing_else_failed_and_another_is_left(
+    site: Site, members: dict[str, Any], failures: list[tuple[str, ScoringError]], dropped: dict[str, str] | None
+) -> None:
+    night = of(site, score=ensemble(on_failure="drop"))
+    plan, _ = make_plan(night.deployment, NIGHT, registry=Registry())
+    results = [SplitResult.failed(number, error, member=member) for number, (member, error) in enumerate(failures)]
+    lesser = nightly.without_failed(plan, [*results, SplitResult(len(results), 10)])
+    assert (lesser and lesser.dropped) == dropped
+    if lesser is not None:
+        assert lesser.key != plan.key
+        assert lesser.model_versions == plan.model_versions
+        assert nightly.without_failed(lesser, [SplitResult.failed(0, ModelError("c"), member=TREES)]) is None
 
 
 # ------------------------------------------------------------------------------------ learned combiners and routes

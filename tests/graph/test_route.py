@@ -203,6 +203,11 @@ def test_a_predicate_reaches_no_file(predicate: str) -> None:
         Seen().graph(route((predicate, {"model": SMALL}), otherwise="error")).run(rows_of([1.0]))
 
 
+def test_the_parameter_of_a_lambda_is_no_column() -> None:
+    graph = Seen().graph(route(("len(list_filter([x], lambda v: v < 0)) > 0", {"model": SMALL}), otherwise={"model": LARGE}))
+    assert graph.run(rows_of([1.0, -1.0]))["score"].to_pylist() == [0.0, 1.0]
+
+
 def test_a_comment_ends_with_its_predicate() -> None:
     graph = Seen().graph(route(("x < 0 -- debts", {"values": {"a": 1}}), otherwise={"values": {"a": 2}}))
     assert graph.run(rows_of([-1.0, 1.0]))["a"].to_pylist() == [1, 2]
