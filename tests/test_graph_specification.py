@@ -196,8 +196,8 @@ def test_defaults_and_reasons_fit_each_other(folder: Path) -> None:
         ),
         (
             ensemble("combine: soft_vote", MEMBERS.replace('b@champion"', 'b@champion", method: predict')),
-            """deployment.yaml:10: 'score.ensemble' is not valid. soft_vote averages probabilities, and 'method:
-            predict' of trees gives none. Remove it, or use hard_vote.""",
+            """deployment.yaml:10: 'score.ensemble' is not valid. soft_vote averages probabilities, and trees gives
+            classes. Remove 'method: predict', or use hard_vote.""",
         ),
         (
             ensemble("combine: mean\n    ties: last"),
@@ -280,7 +280,7 @@ def test_defaults_and_reasons_fit_each_other(folder: Path) -> None:
         (
             ROUTE.replace("{score: 0.9, reason: cap}", "{score: [0.9]}"),
             """deployment.yaml:11: 'score.pipeline.1.route.cases.0.then.values.score' is not valid. expected a finite
-            number, text, true, false or null, got [0.9].""",
+            number of 64 bits, text, true, false or null, got [0.9].""",
         ),
         (
             ROUTE.replace("x > 1", "x >"),
