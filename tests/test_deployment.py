@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoring import deployment, settings
-from scoring.deployment import Combine, EnsembleStep, ModelStep, PipelineStep, RuleStep, load, output_of, parse, walk
+from scoring.deployment import Combine, EnsembleStep, ModelStep, PipelineStep, RuleStep, load, outputs_of, parse, walk
 from scoring.errors import ConfigurationError
 
 FULL = """\
@@ -134,8 +134,8 @@ def test_steps_nest_and_are_walked_outermost_first(full: deployment.Deployment) 
 
 
 def test_a_step_knows_the_column_that_an_ensemble_would_combine(full: deployment.Deployment) -> None:
-    outputs = [output_of(step) for step in walk(full.score)]
-    assert outputs == ["score", None, "score", "score", "highest", None, "highest", "p", "score", None]
+    outputs = [",".join(outputs_of(step)) for step in walk(full.score)]
+    assert outputs == ["score", "", "score", "score", "highest", "", "highest", "p", "score", ""]
 
 
 def test_a_deployment_cannot_be_changed(full: deployment.Deployment) -> None:
@@ -154,7 +154,8 @@ def test_defaults_score_a_partition_without_schedule_checks_drift_and_retraining
 
 @pytest.mark.parametrize("combine", Combine)
 def test_every_combiner_can_be_written(folder: Path, combine: Combine) -> None:
-    weights = "weights: {a: 1}, " if combine is Combine.WEIGHTED_MEAN else ""
+    more = {Combine.WEIGHTED_MEAN: "weights: {a: 1}, ", Combine.RANK_MEAN: "quantiles: {a: [0, 1]}, "}
+    weights = more.get(combine, "")
     text = with_score(f'{{ensemble: {{combine: {combine}, {weights}members: {{a: {{model: "models:/m/1"}}}}}}}}')
     score = parse(text, folder=folder).score
     assert isinstance(score, EnsembleStep)
@@ -320,7 +321,10 @@ def test_neighbouring_locations_are_fine(folder: Path, source: str, target: str)
 @pytest.mark.parametrize(
     ("score", "sentence"),
     [
-        ("{}", r"'score' is not a step: expected exactly one of the keys model, pipeline, ensemble, rule, got \{\}"),
+        (
+            "{}",
+            r"'score' is not a step: expected exactly one of the keys model, .*, rule, route, values, got \{\}",
+        ),
         ("models:/m/1", r"'score' is not a step: .*got 'models:/m/1'"),
         ('{modle: "models:/m/1"}', r"'score' is not a step: .*got modle\. Did you mean 'model'\?$"),
         ('{model: "models:/m/1", rule: {sql: s}}', r"'score' is not a step: .*got model, rule\.$"),
@@ -341,7 +345,10 @@ def test_neighbouring_locations_are_fine(folder: Path, source: str, target: str)
         ('{rule: {python: "../x:add"}}', r"'score\.rule\.python' .*got '\.\./x:add'"),
         ("{pipeline: []}", r"'score\.pipeline' is not valid: .*at least 1"),
         ("{pipeline: [{rule: {sqll: s}}]}", r"unknown key 'score\.pipeline\.0\.rule\.sqll'.*Did you mean 'sql'\?$"),
-        ("{ensemble: {combine: median, members: {a: {model: m}}}}", r"'score\.ensemble\.combine' .*'mean'.*'median'"),
+        (
+            "{ensemble: {combine: meen, members: {a: {model: m}}}}",
+            r"'score\.ensemble\.combine' .*'meen'\. Did you mean 'mean'",
+        ),
         ("{ensemble: {combine: mean, members: {}}}", r"'score\.ensemble\.members' is not valid: .*at least 1"),
         ("{ensemble: {combine: mean, members: {a b: {model: m}}}}", r"members.*expected a column name.*got 'a b'"),
         (
@@ -387,10 +394,10 @@ def test_a_member_needs_an_output_to_combine(folder: Path) -> None:
 
 def test_a_mistake_deep_inside_has_the_line_of_its_key(folder: Path) -> None:
     (folder.parent / "flights").mkdir()
-    text = FULL.replace("output: p,", "outputs: p,")
+    text = FULL.replace("output: p,", "outputt: p,")
     message = refused(text, folder.parent / "flights")
-    line = next(number for number, line in enumerate(text.splitlines(), start=1) if "outputs: p" in line)
-    place = "score.pipeline.1.ensemble.members.trees.pipeline.1.ensemble.members.small.outputs"
+    line = next(number for number, line in enumerate(text.splitlines(), start=1) if "outputt: p" in line)
+    place = "score.pipeline.1.ensemble.members.trees.pipeline.1.ensemble.members.small.outputt"
     assert f":{line}: unknown key '{place}'" in message
     assert message.endswith("Did you mean 'output'?")
 
@@ -408,7 +415,10 @@ def test_a_mistake_deep_inside_has_the_line_of_its_key(folder: Path) -> None:
         (SMALL.replace("/in", "/in$"), r":3: a '\$' starts no variable: expected \$\{NAME\}, or \$\$ .*got '/in\$'\.$"),
         (SMALL + "name: other\n", r":6: key 'name' is there twice\.$"),
         (with_score("{ensemble: {combine: mean, members: {a: {}, a: {}}}}"), r":5: key 'a' is there twice\.$"),
-        (with_score("&s {pipeline: [*s]}"), r"'score\.pipeline\.0.* is not valid"),
+        (
+            with_score("&s {pipeline: [*s]}"),
+            r":5: 'score\.pipeline\.0' contains itself .*: expected steps that end, got a cycle\.$",
+        ),
         (
             SMALL + "description: !!python/object/apply:os.getcwd []\n",
             r"is not YAML: .*could not determine a constructor",
@@ -512,6 +522,7 @@ def test_any_wrong_value_is_a_sentence_and_never_a_traceback(
 
 
 def test_a_pipeline_holds_its_steps_in_order(folder: Path) -> None:
-    score = parse(with_score('{pipeline: [{model: "models:/a/1"}, {model: "models:/b/2"}]}'), folder=folder).score
+    steps = '{pipeline: [{model: "models:/a/1"}, {model: "models:/b/2", output: p}]}'
+    score = parse(with_score(steps), folder=folder).score
     assert isinstance(score, PipelineStep)
     assert [step.model for step in walk(score) if isinstance(step, ModelStep)] == ["models:/a/1", "models:/b/2"]

@@ -60,7 +60,7 @@ def plan(name: str, partition: str) -> dict[str, Any]:
         query = query_of(deployment, partition)
     made, _ = make_plan(deployment, partition, registry=Registry(), query=query)
     document = made.to_json()
-    return {key: value for key, value in document.items() if key not in ("contract", "format_version")}
+    return {key: value for key, value in document.items() if key not in ("contract", "dropped", "format_version")}
 
 
 def run(name: str, partition: str, *, inspect: str | None = None) -> dict[str, Any]:

@@ -31,11 +31,13 @@ from scoring.errors import ConfigurationError, listed
 def explained(invalid: ValidationError, file: Path, root: yaml.Node | None) -> ConfigurationError:
     """Return the first error of a validation as one sentence with file, line and the nearest valid key."""
     # A misspelt key is also a missing one: name the misspelling.
-    first = min(invalid.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
+    # A list with a wrong item is also too short, once the item is taken out.
+    errors = [e for e in invalid.errors(include_url=False) if not (e["type"] == "too_short" and e["input"])]
+    first = min(errors, key=lambda found: found["type"] != "extra_forbidden")
     keys, owner = _resolved(first["loc"])
     place = f"{file}:{line_of(root, keys)}"
     path = ".".join(str(key) for key in keys) or "the deployment"
-    rest = invalid.error_count() - 1
+    rest = len(errors) - 1
     more = f" ({rest} more after this one)" if rest else ""
     match first["type"]:
         case "extra_forbidden":

@@ -129,9 +129,9 @@ class RuleStep(Spec):
 
 
 def _constant(value: Any) -> Any:
-    is_number = isinstance(value, int | float) and isfinite(value)
+    is_number = isfinite(value) if isinstance(value, float) else isinstance(value, int) and abs(value) < 2**63
     if not (value is None or is_number or isinstance(value, str)):
-        raise ValueError(f"expected a finite number, text, true, false or null, got {value!r}")
+        raise ValueError(f"expected a finite number of 64 bits, text, true, false or null, got {value!r}")
     return value
 
 
@@ -264,8 +264,8 @@ class Ensemble(_Named):
             labels = [name for name, member in self.members.items() if gives_labels(member)]
             if labels:
                 raise KeyedError(
-                    f"soft_vote averages probabilities, and 'method: predict' of {listed(labels)} gives none. "
-                    "Remove it, or use hard_vote",
+                    f"soft_vote averages probabilities, and {listed(labels)} gives classes. Remove 'method: predict', "
+                    "or use hard_vote",
                     "members",
                     labels[0],
                 )
@@ -367,10 +367,12 @@ def outputs_of(step: AnyStep) -> tuple[str, ...]:
 
 
 def gives_labels(step: AnyStep) -> bool:
-    """Return whether a step's output is what a model predicts, where its probability is not asked for."""
+    """Return whether a step's output is a class, as far as the step says so, and no probability."""
     match step:
         case ModelStep():
             return step.method == "predict"
+        case EnsembleStep():
+            return isinstance(step.ensemble.combine, Combine) and step.ensemble.combine.is_vote
         case PipelineStep():
             return any(gives_labels(inner) for inner in step.pipeline if outputs_of(inner) == outputs_of(step))
         case RouteStep():

@@ -70,7 +70,7 @@ def rank(scores: Scores, quantiles: Sequence[float]) -> Scores:
     from_below = np.interp(scores, known, places)
     from_above = -np.interp(-scores, -known[::-1], -places[::-1])
     found = np.where(scores == known[-1], 1.0, 0.5 * (from_below + from_above))
-    return _with_missing(scores[np.newaxis], np.where(scores == known[0], 0.0, found))
+    return np.where(scores == known[0], 0.0, found)
 
 
 def _weighted_mean(scores: Scores, weights: Scores) -> Scores:
@@ -89,7 +89,7 @@ def _geometric_mean(scores: Scores, weights: Scores) -> Scores:
     is_used = weights > 0
     with np.errstate(divide="ignore", invalid="ignore"):  # the logarithm of 0, whose mean is 0 in the end
         mean = np.exp(_weighted_mean(np.log(scores[is_used]), weights[is_used]))
-    return _with_missing(scores, mean) if mean.ndim == 1 else np.where(np.isnan(scores).any(axis=0), np.nan, mean)
+    return np.where(np.isnan(scores).any(axis=0), np.nan, mean)  # also of a member that weighs nothing
 
 
 def _soft_vote(scores: Scores, weights: Scores, ties: Ties) -> Scores:
@@ -120,6 +120,7 @@ def _winner(votes: Scores, ties: Ties) -> Scores:
 
 
 def _with_missing(scores: Scores, results: Scores) -> Scores:
+    """Return the classes, missing where any probability of a row is."""
     is_missing = np.isnan(scores).any(axis=tuple(range(scores.ndim - 1)))
     return np.where(is_missing, np.nan, results)
 

@@ -172,7 +172,7 @@ def check_inputs(inputs: Mapping[str, str], schema: pa.Schema, *, known: Iterabl
         if unknown:
             close = get_close_matches(unknown[0], valid, n=1)
             raise ContractError(
-                f"'inputs' of a model step names unknown {what}",
+                f"'inputs' names unknown {what}",
                 f"some of {listed(valid)}",
                 listed(unknown),
                 f"Did you mean {close[0]!r}?" if close else "",

@@ -65,6 +65,8 @@ def check_predicate(predicate: str) -> list[str]:
     refused = {_NOT_ROW_BY_ROW[found["class"]]: None for found in expressions if found["class"] in _NOT_ROW_BY_ROW}
     if refused:
         raise _not_a_predicate(predicate, listed(refused))
+    if any(found["class"] == "LAMBDA" for found in expressions):
+        return []  # parameters of lambdas look like columns
     columns = (found["column_names"] for found in expressions if found["class"] == "COLUMN_REF")
     return list(dict.fromkeys(names[0] for names in columns if len(names) == 1))
 

@@ -1,31 +1,23 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from sklearn.ensemble import VotingClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.naive_bayes import GaussianNB
-from sklearn.tree import DecisionTreeClassifier
 
 from scoring.batch import Batch
 from scoring.deployment import Combine
-from scoring.errors import ContractError
-from scoring.graph.ensemble import combine
+from scoring.errors import ContractError, ModelError
+from scoring.graph.compile import GraphSource, compile_graph, remaining_members, without_members
+from scoring.graph.step import Step
+from scoring.models.base import FrozenModel
 from scoring.testing import FunctionPredictor, Graph, example_rows, frozen_model, make_graph
 
-probabilities = hnp.arrays(
-    np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.floats(0, 1, allow_subnormal=False)
-)
-
-
-def weights_for(scores: np.ndarray, data: st.DataObject) -> np.ndarray:
-    weights = data.draw(hnp.arrays(np.float64, len(scores), elements=st.floats(0, 10, allow_subnormal=False)))
-    assume(weights.sum() > 1e-3)
-    return weights
+Models = dict[str, tuple[FrozenModel, FunctionPredictor]]
 
 
 def column_graph(how: str, columns: list[str], *, weights: dict[str, float] | None = None, keep: bool = False) -> Graph:
@@ -40,115 +32,6 @@ def column_graph(how: str, columns: list[str], *, weights: dict[str, float] | No
     }
     ensemble = {"combine": how, "members": members, "weights": weights, "keep_members": keep}
     return make_graph({"ensemble": ensemble}, models=models)
-
-
-@given(scores=probabilities, data=st.data())
-def test_means_are_numpys(scores: np.ndarray, data: st.DataObject) -> None:
-    weights = weights_for(scores, data)
-    equal = np.ones(len(scores))
-    np.testing.assert_allclose(combine(Combine.MEAN, scores, equal), scores.mean(axis=0), atol=1e-12)
-    expected = np.average(scores, axis=0, weights=weights)
-    np.testing.assert_allclose(combine(Combine.WEIGHTED_MEAN, scores, weights), expected, atol=1e-12)
-
-
-@given(scores=probabilities)
-def test_the_maximum_is_one_of_the_scores_and_no_other_is_higher(scores: np.ndarray) -> None:
-    found = combine(Combine.MAX, scores, np.ones(len(scores)))
-    for row, value in enumerate(found):
-        assert value in scores[:, row]
-        assert not (scores[:, row] > value).any()
-
-
-@given(scores=probabilities, data=st.data())
-def test_a_hard_vote_goes_to_the_side_with_more_weight(scores: np.ndarray, data: st.DataObject) -> None:
-    weights = np.array(data.draw(st.lists(st.integers(0, 9), min_size=len(scores), max_size=len(scores))), float)
-    assume(weights.sum() > 0)
-    found = combine(Combine.HARD_VOTE, scores, weights)
-    for row, value in enumerate(found):
-        ayes = sum(int(w) for w, score in zip(weights, scores[:, row], strict=True) if score > 0.5)
-        noes = int(weights.sum()) - ayes
-        assert value == (1.0 if ayes > noes else 0.0)
-
-
-@given(scores=probabilities, data=st.data(), how=st.sampled_from(Combine))
-def test_the_order_of_members_and_the_scale_of_weights_do_not_matter(
-    scores: np.ndarray, data: st.DataObject, how: Combine
-) -> None:
-    weights = weights_for(scores, data)
-    order = np.array(data.draw(st.permutations(range(len(scores)))))
-    found, other = combine(how, scores, weights), combine(how, scores[order], 4 * weights[order])
-    if how in (Combine.SOFT_VOTE, Combine.HARD_VOTE):
-        votes = scores if how is Combine.SOFT_VOTE else (scores > 0.5).astype(float)
-        is_tie = np.isclose(np.average(votes, axis=0, weights=weights), 0.5, atol=1e-9)
-        found, other = found[~is_tie], other[~is_tie]
-    np.testing.assert_allclose(found, other, atol=1e-12)
-
-
-@given(scores=probabilities, data=st.data(), how=st.sampled_from(Combine))
-def test_a_row_without_one_score_has_no_result_and_the_others_keep_theirs(
-    scores: np.ndarray, data: st.DataObject, how: Combine
-) -> None:
-    weights = np.ones(len(scores))
-    member = data.draw(st.integers(0, scores.shape[0] - 1))
-    row = data.draw(st.integers(0, scores.shape[1] - 1))
-    missing = scores.copy()
-    missing[member, row] = np.nan
-    found = combine(how, missing, weights)
-    assert np.isnan(found[row])
-    rest = np.arange(scores.shape[1]) != row
-    np.testing.assert_allclose(found[rest], combine(how, scores, weights)[rest], atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("how", "scores", "weights", "expected"),
-    [
-        (Combine.SOFT_VOTE, [0.5, 0.5], [1, 1], 0.0),
-        (Combine.SOFT_VOTE, [0.4, 0.7], [1, 1], 1.0),
-        (Combine.SOFT_VOTE, [0.4, 0.7], [3, 1], 0.0),
-        (Combine.HARD_VOTE, [0.9, 0.1], [1, 1], 0.0),
-        (Combine.HARD_VOTE, [0.5, 0.6, 0.1], [1, 1, 1], 0.0),
-        (Combine.HARD_VOTE, [0.9, 0.6, 0.1], [1, 1, 1], 1.0),
-        (Combine.HARD_VOTE, [0.9, 0.6, 0.1], [1, 1, 2], 0.0),
-        (Combine.WEIGHTED_MEAN, [0.0, 1.0], [0, 5], 1.0),
-    ],
-)
-def test_ties_go_to_class_zero(how: Combine, scores: list[float], weights: list[float], expected: float) -> None:
-    assert combine(how, np.array(scores)[:, None], np.array(weights, float)).tolist() == [expected]
-
-
-@pytest.mark.parametrize("weights", [None, [1, 1, 1], [1, 3, 1], [2, 1, 1], [0.2, 0.5, 0.3]])
-@pytest.mark.parametrize("how", [Combine.SOFT_VOTE, Combine.HARD_VOTE])
-def test_votes_are_those_of_scikit_learn(how: Combine, weights: list[float] | None) -> None:
-    rows = example_rows(1000, seed=7).to_pandas()
-    features, label = rows[["x", "y"]], rows["label"]
-    voting = VotingClassifier(
-        [("linear", LogisticRegression()), ("bayes", GaussianNB()), ("tree", DecisionTreeClassifier(max_depth=3))],
-        voting="soft" if how is Combine.SOFT_VOTE else "hard",
-        weights=weights,
-    ).fit(features[:500], label[:500])
-    unseen = features[500:]
-    scores = np.stack([fitted.predict_proba(unseen)[:, 1] for fitted in voting.estimators_])
-    found = combine(how, scores, np.array(weights or [1, 1, 1], float))
-    np.testing.assert_array_equal(found, voting.predict(unseen))
-    assert 0 < found.sum() < len(found)
-
-
-# ------------------------------------------------------------------------------------------------------ as a step
-
-
-@pytest.mark.parametrize(("how", "sides"), [(Combine.SOFT_VOTE, (0.75, 0.25)), (Combine.HARD_VOTE, (1.0, 0.0))])
-@pytest.mark.parametrize("members", range(2, 32, 2))
-def test_ties_of_many_members_go_to_class_zero(how: Combine, sides: tuple[float, float], members: int) -> None:
-    one = np.repeat(sides, members // 2)[:, np.newaxis]
-    scores = np.random.default_rng(members).permuted(np.repeat(one, 200, axis=1), axis=0)
-    assert not combine(how, scores, np.ones(members)).any()
-
-
-@pytest.mark.parametrize("how", Combine)
-def test_a_row_has_one_result_whatever_the_rows_beside_it(how: Combine) -> None:
-    scores, weights = np.random.default_rng(0).random((3, 1000)), np.array([0.2, 1.0, 3.0])
-    alone = [combine(how, scores[:, [row]], weights) for row in range(1000)]
-    np.testing.assert_array_equal(combine(how, scores, weights), np.concatenate(alone))
 
 
 def test_an_ensemble_adds_its_output_and_leaves_the_rest() -> None:
@@ -271,3 +154,219 @@ def test_a_member_whose_rule_makes_text_of_its_output_is_refused_before_any_row(
         ContractError, match=r"member 'm' cannot be combined: expected numbers in column 'score', got string"
     ):
         graph.step.schema(pa.schema({"id": pa.int64(), "a": pa.float64()}))
+
+
+# --------------------------------------------------------------------------------------------------- several outputs
+
+
+def model(name: str, function: Callable[[Batch], np.ndarray], *columns: str) -> Models:
+    """A model as `make_graph` takes it."""
+    inputs = dict.fromkeys(columns or ("x", "y"), "double")
+    return {f"models:/{name}/1": (frozen_model(name, inputs), FunctionPredictor(function))}
+
+
+def step(name: str, **more: Any) -> dict[str, Any]:
+    return {"model": f"models:/{name}/1", **more}
+
+
+def xy(batch: Batch) -> np.ndarray:
+    return batch.table.select(["x", "y"]).to_pandas().to_numpy()
+
+
+CLASSES = ["p_red", "p_green", "p_blue"]
+
+
+def probabilities_of(power: int) -> Callable[[Batch], np.ndarray]:
+    def predict(batch: Batch) -> np.ndarray:
+        raw = np.abs(np.column_stack([xy(batch), xy(batch).sum(axis=1)])) ** power
+        return raw / raw.sum(axis=1, keepdims=True)
+
+    return predict
+
+
+TWO_CLASSIFIERS = model("flat", probabilities_of(1)) | model("steep", probabilities_of(4))
+TWO_MEMBERS = {"flat": step("flat", outputs=CLASSES), "steep": step("steep", outputs=CLASSES)}
+
+
+def natively(rows: pa.Table) -> np.ndarray:
+    """Shape (members, rows, classes)."""
+    return np.stack([probabilities_of(power)(Batch(rows)) for power in (1, 4)])
+
+
+def test_outputs_of_members_are_merged_one_by_one_and_keep_their_names() -> None:
+    rows = example_rows(300)
+    graph = make_graph({"ensemble": {"combine": "mean", "members": TWO_MEMBERS}}, models=TWO_CLASSIFIERS)
+    result = graph.run(rows)
+    assert result.column_names == [*rows.column_names, *CLASSES]
+    np.testing.assert_allclose(result.select(CLASSES).to_pandas().to_numpy(), natively(rows).mean(axis=0), rtol=1e-12)
+    assert graph.step.schema(rows.schema) == result.schema
+
+
+def test_outputs_of_an_ensemble_and_of_its_members_can_be_named_and_kept() -> None:
+    rows = example_rows(20)
+    spec = {"combine": "max", "members": TWO_MEMBERS, "outputs": ["r", "g", "b"], "keep_members": True}
+    graph = make_graph({"ensemble": spec}, models=TWO_CLASSIFIERS)
+    result = graph.run(rows)
+    kept = [f"{name}_{member}" for member in ("flat", "steep") for name in CLASSES]
+    assert result.column_names == [*rows.column_names, *kept, "r", "g", "b"]
+    np.testing.assert_array_equal(result.select(kept[3:]).to_pandas().to_numpy(), natively(rows)[1])
+    np.testing.assert_array_equal(result.select(["r", "g", "b"]).to_pandas().to_numpy(), natively(rows).max(axis=0))
+    assert graph.step.schema(rows.schema) == result.schema
+
+
+@pytest.mark.parametrize("how", ["soft_vote", "hard_vote"])
+def test_a_vote_over_classes_gives_the_number_of_one(how: str) -> None:
+    rows = example_rows(300)
+    graph = make_graph(
+        {"ensemble": {"combine": how, "members": TWO_MEMBERS, "output": "colour"}}, models=TWO_CLASSIFIERS
+    )
+    found = graph.run(rows).column("colour").to_numpy()
+    native = natively(rows)
+    # Of two members one vote each: the lower class number wins.
+    votes = {"soft_vote": native.mean(axis=0).argmax(axis=1), "hard_vote": native.argmax(axis=2).min(axis=0)}
+    expected = votes[how]
+    np.testing.assert_array_equal(found, expected)
+    assert len(set(found)) == 3
+
+
+@given(cut=st.integers(0, 60))
+@pytest.mark.parametrize("how", [how for how in Combine if how is not Combine.RANK_MEAN])
+def test_the_result_of_a_row_does_not_depend_on_its_batch(how: Combine, cut: int) -> None:
+    rows = example_rows(60, seed=5)
+    weights = {"flat": 0.3, "steep": 0.7} if how.takes_weights else None
+    spec = {"combine": str(how), "members": TWO_MEMBERS, "weights": weights}
+    graph = make_graph({"ensemble": spec}, models=TWO_CLASSIFIERS)
+    parts = pa.concat_tables([graph.run(rows.slice(0, cut)), graph.run(rows.slice(cut))])
+    assert parts.equals(graph.run(rows))
+
+
+# ------------------------------------------------------------------------------------------------- learned combiners
+
+
+def blending(members: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"ensemble": {"combine": step("blend"), "members": members, **more}}
+
+
+def test_a_learned_combiner_reads_members_and_columns_of_the_batch_by_name() -> None:
+    rows = example_rows(100)
+    models = model("one", lambda b: xy(b)[:, 0]) | model("many", lambda b: xy(b) * 2)
+    blend = model(
+        "blend",
+        lambda b: sum(10.0**i * b.table[c].to_numpy() for i, c in enumerate(["y", "first", "second_a", "second_b"])),
+        *("y", "first", "second_a", "second_b"),
+    )
+    members = {"first": step("one"), "second": step("many", outputs=["a", "b"])}
+    graph = make_graph(blending(members, output="p"), models=models | blend)
+    result = graph.run(rows)
+    x, y = rows["x"].to_numpy(), rows["y"].to_numpy()
+    np.testing.assert_allclose(result["p"].to_numpy(), y + 10 * x + 100 * 2 * x + 1000 * 2 * y)
+    assert result.column_names == [*rows.column_names, "p"], "what the combiner read does not leak"
+    assert graph.step.schema(rows.schema) == result.schema
+
+
+def test_a_learned_combiner_whose_signature_does_not_fit_the_members_is_refused_before_any_row() -> None:
+    models = model("one", lambda b: xy(b)[:, 0]) | model("blend", lambda b: np.zeros(b.rows), "first", "secnod")
+    graph = make_graph(blending({"first": step("one"), "second": step("one")}), models=models)
+    with pytest.raises(ContractError, match=r"'blend' version 1 .*expected columns secnod.*Did you mean 'second'\?$"):
+        graph.step.schema(example_rows(0).schema)
+
+
+def test_a_member_called_like_a_column_would_be_read_as_either() -> None:
+    graph = make_graph(blending({"x": step("one")}), models=model("one", xy) | model("blend", xy, "x"))
+    sentence = (
+        r"^members of an ensemble are called like columns of the batch: expected .*, got x\. Rename the members\.$"
+    )
+    with pytest.raises(ContractError, match=sentence):
+        graph.step.schema(example_rows(0).schema)
+
+
+# --------------------------------------------------------------------------------------------------- members that fail
+
+
+def fails(_: Batch) -> np.ndarray:
+    raise ModelError("no weights")
+
+
+def failing(on_failure: str, **more: Any) -> dict[str, Any]:
+    members = {"good": step("one"), "bad": step("bad")}
+    return {"ensemble": {"combine": "mean", "members": members, "on_failure": on_failure, **more}}
+
+
+@pytest.mark.parametrize(("on_failure", "member"), [("fail", ""), ("drop", "score.ensemble.members.bad")])
+def test_a_failure_says_which_member_the_run_can_do_without(on_failure: str, member: str) -> None:
+    graph = make_graph(failing(on_failure), models=model("one", lambda b: xy(b)[:, 0]) | model("bad", fails))
+    with pytest.raises(ModelError, match="no weights") as caught:
+        graph.run(example_rows(3))
+    assert caught.value.member == member
+
+
+def test_the_innermost_ensemble_that_can_do_without_a_member_says_so() -> None:
+    models = model("one", lambda b: xy(b)[:, 0]) | model("bad", fails)
+    alone = {"ensemble": {"combine": "mean", "members": {"bad": step("bad")}, "on_failure": "drop"}}
+    outer = {"combine": "mean", "members": {"good": step("one"), "inner": alone}, "on_failure": "drop"}
+    for inner, path in [
+        (alone, "score.ensemble.members.inner"),
+        (failing("drop"), "score.ensemble.members.inner.ensemble.members.bad"),
+        (failing("fail"), "score.ensemble.members.inner"),
+    ]:
+        spec = {**outer, "members": {"good": step("one"), "inner": inner}}
+        graph = make_graph({"ensemble": spec}, models=models)
+        with pytest.raises(ModelError) as caught:
+            graph.run(example_rows(3))
+        assert caught.value.member == path
+
+
+def test_only_failures_of_models_drop_a_member() -> None:
+    member = {"pipeline": [step("one"), {"rule": {"python": "rules:broken"}}]}
+    spec = {"combine": "mean", "members": {"a": step("one"), "b": member}, "on_failure": "drop"}
+    modules = {"rules": "def broken(batch):\n    raise ValueError('no')\n"}
+    graph = make_graph({"ensemble": spec}, models=model("one", lambda b: xy(b)[:, 0]), modules=modules)
+    with pytest.raises(ContractError, match="rules:broken") as caught:
+        graph.run(example_rows(3))
+    assert not isinstance(caught.value, ModelError)
+
+
+def compiled(source: GraphSource, models: Models) -> Step:
+    predictors = {frozen.digest: predictor for frozen, predictor in models.values()}
+    return compile_graph(source, lambda frozen, _: predictors[frozen.digest])
+
+
+def test_a_dropped_members_weight_is_shared_out_and_its_columns_stay_empty() -> None:
+    rows = example_rows(50)
+    models = model("one", lambda b: xy(b)[:, 0]) | model("two", lambda b: xy(b)[:, 1]) | model("bad", fails)
+    members = {"one": step("one"), "bad": step("bad"), "two": step("two")}
+    spec = {
+        "combine": "weighted_mean",
+        "weights": {"one": 1, "bad": 6, "two": 3},
+        "members": members,
+        "on_failure": "drop",
+        "keep_members": True,
+    }
+    graph = make_graph({"ensemble": spec}, models=models)
+    lesser = without_members(graph.source, ["score.ensemble.members.bad"])
+    assert lesser is not None
+    result = compiled(lesser, models).run(Batch(rows)).table
+    expected = np.average(xy(Batch(rows)), axis=1, weights=[1, 3])
+    np.testing.assert_allclose(result["score"].to_numpy(), expected, rtol=1e-12)
+    assert result["score_bad"].null_count == 50
+    assert set(result.column_names) == set(graph.step.schema(rows.schema).names), "the table keeps its columns"
+    assert lesser.digest != graph.source.digest
+    assert remaining_members(lesser, "score.ensemble.members.bad") == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "failed", "can_go_on"),
+    [
+        (None, ["good"], True),
+        (None, ["good", "bad"], False),
+        ({"good": 0, "bad": 1}, ["bad"], False),
+        ({"good": 0, "bad": 1}, ["good"], True),
+    ],
+)
+def test_the_last_member_with_a_weight_is_never_dropped(
+    weights: dict[str, float] | None, failed: list[str], can_go_on: bool
+) -> None:
+    spec = failing("drop", **({"combine": "weighted_mean", "weights": weights} if weights else {}))
+    graph = make_graph(spec, models=model("one", xy) | model("bad", fails))
+    lesser = without_members(graph.source, [f"score.ensemble.members.{name}" for name in failed])
+    assert (lesser is not None) == can_go_on

@@ -258,3 +258,94 @@ def test_a_step_with_options_that_its_model_does_not_know_is_found_before_any_ro
         model = make_graph({"model": uri, **options}, models={uri: (frozen, FunctionPredictor(batch_size))})
         with pytest.raises(ModelError, match=r"'m' version 1 of flavor 'sklearn' cannot be used as the step says"):
             model.step.schema(example_rows(0).schema)
+
+
+# ------------------------------------------------------------------------------------- several outputs, other names
+
+
+def three(batch: Batch) -> np.ndarray:
+    return np.arange(3 * batch.rows, dtype=np.float32).reshape(batch.rows, 3)
+
+
+@given(rows=st.integers(0, 20), size=st.integers(1, 25))
+def test_each_output_of_a_model_is_a_column_of_doubles(rows: int, size: int) -> None:
+    predictor = FunctionPredictor(
+        lambda batch: batch.table.select(["x", "y", "x"]).to_pandas().to_numpy()[:, [0, 1, 0]]
+    )
+    model = graph(predictor, outputs=["a", "b", "c"], batch_size=size)
+    table = example_rows(rows)
+    result = model.run(table)
+    assert result.column_names == [*table.column_names, "a", "b", "c"]
+    assert [result["a"].to_pylist(), result["b"].to_pylist()] == [table["x"].to_pylist(), table["y"].to_pylist()]
+    assert result["c"].equals(result["a"])
+    assert model.step.schema(table.schema) == result.schema
+
+
+@pytest.mark.parametrize(
+    ("outputs", "function", "sentence"),
+    [
+        (
+            ["a", "b"],
+            three,
+            r"model 'delay' version 7 does not fit its step: expected 2 outputs, as the step names, got 3\. Name one",
+        ),
+        (["a", "b", "c", "d"], three, r"expected 4 outputs, as the step names, got 3\."),
+        (["a", "b"], lambda batch: np.zeros(batch.rows), r"predicted a wrong shape: expected \(5, 2\), got \(5,\)\.$"),
+        (["a"], three, r"predicted a wrong shape: expected \(5,\), got \(5, 3\)\.$"),
+    ],
+)
+def test_another_number_of_outputs_than_the_step_names_is_refused(
+    outputs: list[str], function: Callable[[Batch], np.ndarray], sentence: str
+) -> None:
+    with pytest.raises(ModelError, match=sentence):
+        graph(FunctionPredictor(function), outputs=outputs).run(example_rows(5))
+
+
+def test_a_feature_may_come_from_a_column_of_another_name() -> None:
+    predictor = FunctionPredictor(lambda batch: batch.table["feature"].to_numpy() - batch.table["y"].to_numpy())
+    model = graph(predictor, columns={"feature": "double", "y": "double"}, inputs={"feature": "x"})
+    table = example_rows(10)
+    result = model.run(table)
+    np.testing.assert_array_equal(result["score"].to_numpy(), table["x"].to_numpy() - table["y"].to_numpy())
+    assert model.step.schema(table.schema) == result.schema
+    assert result.column_names == [*table.column_names, "score"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        ({"x": "yy"}, r"^'inputs' names unknown columns: expected some of id, .*, got yy\. Did you mean 'y'\?$"),
+        (
+            {"xx": "y"},
+            r"^'inputs' names unknown features of the model: expected some of x, y, got xx\. Did you mean 'x'",
+        ),
+        ({"x": "city"}, r"^column 'x' does not fit model 'delay' version 7: expected double, got string\.$"),
+    ],
+)
+def test_a_mapping_that_fits_neither_batch_nor_signature_is_refused(inputs: dict[str, str], sentence: str) -> None:
+    model = graph(FunctionPredictor(batch_size), inputs=inputs)
+    with pytest.raises(ContractError, match=sentence):
+        model.step.schema(example_rows(0).schema)
+
+
+def test_models_that_call_the_same_columns_otherwise_share_one_matrix() -> None:
+    seen: list[int] = []
+
+    def remember(*columns: str) -> FunctionPredictor:
+        def predict(batch: Batch) -> np.ndarray:
+            seen.append(id(batch.matrix(columns)))
+            return np.zeros(batch.rows)
+
+        return FunctionPredictor(predict)
+
+    models = {
+        "models:/plain/1": (frozen_model("plain", COLUMNS), remember("x", "y")),
+        "models:/other/1": (frozen_model("other", {"a": "double", "b": "double"}), remember("a", "b")),
+    }
+    members = {
+        "plain": {"model": "models:/plain/1"},
+        "other": {"model": "models:/other/1", "inputs": {"a": "x", "b": "y"}},
+    }
+    make_graph({"ensemble": {"combine": "mean", "members": members}}, models=models).run(example_rows(30))
+    assert len(seen) == 2
+    assert len(set(seen)) == 1
