@@ -116,8 +116,9 @@ def _keras_model(model: FrozenModel, files: Files, folder: Path) -> tuple[Progra
     for content in pickles if model.trusted else ():
         custom.update(pickle.loads(content))  # noqa: S301 - of a trusted model
     net = keras.saving.load_model(folder / path, custom_objects=custom, compile=False, safe_mode=not model.trusted)
-    structure = net.input
-    named = structure if isinstance(structure, Mapping) else {tensor.name: tensor for tensor in net.inputs}
+    structure = _inputs(net, len(model.columns))
+    several = structure if isinstance(structure, list | tuple) else [structure]
+    named = structure if isinstance(structure, Mapping) else {tensor.name: tensor for tensor in several}
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name=name) for name, tensor in named.items()]
 
     @tf.function(input_signature=[specs])
@@ -130,6 +131,16 @@ def _keras_model(model: FrozenModel, files: Files, folder: Path) -> tuple[Progra
         return _only(model, call([tf.convert_to_tensor(arrays[name]) for name in named]))
 
     return program, [_input(name, spec) for name, spec in zip(named, specs, strict=True)], net.variables
+
+
+def _inputs(net: Any, columns: int) -> Any:
+    """Return the inputs of a Keras model in the structure that it takes them in: one, a list or a dictionary."""
+    if isinstance(net, keras.Sequential):
+        return net.inputs[0]
+    try:
+        return net.input
+    except (AttributeError, ValueError):  # a class of its own, of a trusted model: it takes whatever it is given
+        return keras.KerasTensor((None, columns), name="features")
 
 
 def _saved_folder(folder: Path, conf: Mapping[str, Any]) -> str | None:
