@@ -56,11 +56,15 @@ class Batch:
         return batch
 
     def renamed(self, columns: Mapping[str, str]) -> Batch:
-        """Return a batch of the columns that `columns` names here, each under its new name: `{new name: name here}`.
+        """Return a batch with some columns under other names also: `{new name: name here}`.
 
         Its matrices are those of this batch, so that members of an ensemble share them whatever they call the columns.
         """
-        batch = Batch(pa.table({name: self.table.column(here) for name, here in columns.items()}))
+        table = self.table
+        for name, here in columns.items():
+            index, column = table.schema.get_field_index(name), self.table.column(here)
+            table = table.append_column(name, column) if index < 0 else table.set_column(index, name, column)
+        batch = Batch(table)
         batch._source, batch._names = self, columns
         return batch
 
@@ -119,7 +123,7 @@ class Batch:
         if self._whole is not None:
             return self._whole.matrix(columns)[self._first : self._first + self.rows]
         if self._source is not None:
-            return self._source.matrix(tuple(self._names[name] for name in columns))
+            return self._source.matrix(tuple(self._names.get(name, name) for name in columns))
         numbers = [self._numbers(name) for name in columns]
         try:
             return _side_by_side(numbers, self.rows)

@@ -24,7 +24,7 @@ from scoring.batch import Batch
 from scoring.deployment import Deployment, ModelStep
 from scoring.errors import ModelError, listed
 from scoring.formats import check_format
-from scoring.graph.compile import graph_source
+from scoring.graph.compile import graph_source, readers
 from scoring.local import ModelCalls, read_rows, record_graph
 from scoring.models.base import BFLOAT16, FLOAT32, Files, FrozenModel
 from scoring.models.cache import PREDICTORS
@@ -116,7 +116,7 @@ def keep_samples(
     """
     store, registry = RunStore(), Registry()
     models, files = registry.freeze(deployment, versions)
-    pool = read_rows(deployment, nights, models=models.values(), limit=POOL_ROWS)
+    pool = read_rows(deployment, nights, models=readers(deployment.score, models), limit=POOL_ROWS)
     _, calls = record_graph(graph_source(deployment, models), pool, files=files)
     for name in fresh:
         if name in calls:
@@ -272,9 +272,7 @@ def _predict(
 
 
 def _by_output(step: ModelStep, values: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float64]]:
-    if values.shape[1] == 1:
-        return {step.output: values[:, 0]}
-    return {f"{step.output}[{position}]": values[:, position] for position in range(values.shape[1])}
+    return dict(zip(step.names, values.T, strict=True))
 
 
 def _width(predictions: npt.NDArray[Any]) -> int:

@@ -21,7 +21,7 @@ from scoring.batch import Batch
 from scoring.data.partition import values_between
 from scoring.deployment import Deployment, ModelStep, Period
 from scoring.errors import ConfigurationError, ContractError, DataError, listed
-from scoring.graph.compile import graph_source
+from scoring.graph.compile import graph_source, readers
 from scoring.local import read_rows, record_graph
 from scoring.models import flavors
 from scoring.models.base import Files, FrozenModel, LoadOptions, Predictor, digest_of
@@ -262,7 +262,7 @@ class Source:
     def examples(self, nights: Period) -> Examples:
         """Return labelled rows."""
         _, labels = sections(self.deployment)
-        frozen = tuple(self.models.values())
+        frozen = readers(self.deployment.score, self.models)
         rows = labelled_rows(self.deployment, nights, as_of="", limit=MAX_HOLDOUT_ROWS, models=frozen)
         if rows.num_rows == 0:
             raise DataError(
@@ -277,7 +277,8 @@ class Source:
     def training_rows(self, nights: Period) -> Batch:
         """Return rows whose statistics matter; labels do not."""
         values = values_between(nights.first, nights.last)
-        return self._inputs(read_rows(self.deployment, values, models=self.models.values(), limit=MAX_STATISTICS_ROWS))
+        frozen = readers(self.deployment.score, self.models)
+        return self._inputs(read_rows(self.deployment, values, models=frozen, limit=MAX_STATISTICS_ROWS))
 
     def _inputs(self, rows: pa.Table) -> Batch:
         """Run the graph and return what the model was given, row by row as in `rows`."""

@@ -36,7 +36,7 @@ class Model:
 
     def run(self, batch: Batch) -> Batch:
         """Predict, at most `batch_size` rows at once, and fewer where memory does not suffice."""
-        given = batch.renamed(self._columns) if self.inputs else batch
+        given = batch.renamed(self.inputs) if self.inputs else batch
         parts = list(self._parts(given)) if batch.rows else [np.empty(self._shape(0), dtype=np.float64)]
         values = parts[0] if len(parts) == 1 else np.concatenate(parts)
         if len(self.outputs) == 1:

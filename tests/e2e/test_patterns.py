@@ -11,10 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, VotingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import ExtraTreeRegressor
 from typer.testing import CliRunner
 from xgboost import XGBClassifier, XGBRegressor
 
@@ -230,6 +231,53 @@ def test_a_wrong_step_to_inspect_lists_the_right_ones(site: Site) -> None:
         "score.pipeline.0, score.pipeline.1, score.pipeline.2, got 'score.pipeline.9'. "
         "Did you mean 'score.pipeline.2'?\n"
     )
+
+
+# --------------------------------------------------------------------------------------------------- several outputs
+
+
+@pytest.mark.spark
+def test_classes_and_targets_on_spark_are_those_of_scikit_learn(site: Site) -> None:
+    frame, _ = training()
+    colour = (frame["x"] > 0).astype(int) + (frame["y"] > 0.3).astype(int)
+    targets = np.column_stack([frame["x"] * 2 + 1, frame["y"] ** 2])
+    voting = VotingClassifier([("flat", LogisticRegression()), ("steep", trees())], voting="soft", weights=[2, 1])
+    voting.fit(frame, colour)
+    for name, fitted in zip(("flat", "steep"), voting.estimators_, strict=True):
+        register_sklearn(name, frame, estimator=fitted)
+    regressors = {"one": LinearRegression().fit(frame, targets), "two": ExtraTreeRegressor(random_state=0)}
+    regressors["two"].fit(frame, targets)
+    for name, fitted in regressors.items():
+        register_sklearn(name, frame, estimator=fitted)
+
+    def several(names: list[str], outputs: list[str]) -> dict[str, Any]:
+        return {name: {"model": f"models:/{name}@champion", "outputs": outputs} for name in names}
+
+    classes, both = ["p_none", "p_one", "p_both"], ["length", "width"]
+    vote = {"combine": "soft_vote", "weights": {"flat": 2, "steep": 1}, "output": "colour", "keep_members": True}
+    steps = [
+        {"ensemble": {**vote, "members": several(["flat", "steep"], classes)}},
+        {"ensemble": {"combine": "mean", "members": several(["one", "two"], both)}},
+    ]
+    night = of(site, score={"pipeline": steps}, checks=None)
+    night.run()
+    rows = night_rows().to_pandas()[list(FEATURES)]
+    published = pd.DataFrame(night.published())
+    np.testing.assert_array_equal(published["colour"], voting.predict(rows))
+    kept = published[[f"{name}_flat" for name in classes]]
+    np.testing.assert_allclose(kept, voting.estimators_[0].predict_proba(rows), rtol=1e-12)
+    expected = np.mean([fitted.predict(rows) for fitted in regressors.values()], axis=0)
+    np.testing.assert_allclose(published[both], expected, rtol=1e-12)
+
+
+@pytest.mark.spark
+def test_a_model_with_another_number_of_outputs_stops_the_run_and_both_numbers_are_named(site: Site) -> None:
+    frame, label = training()
+    register_sklearn("binary", frame, label)
+    night = of(site, score={"model": "models:/binary@champion", "outputs": ["a", "b", "c"]}, checks=None)
+    with pytest.raises(ModelError, match=r"expected 3 outputs, as the step names, got 2"):
+        nightly.score(night.deployment, NIGHT)
+    assert night.published() == []
 
 
 # ------------------------------------------------------------------------------------------------- votes, mapping

@@ -204,7 +204,8 @@ def test_a_predicate_reaches_no_file(predicate: str) -> None:
 
 
 def test_the_parameter_of_a_lambda_is_no_column() -> None:
-    graph = Seen().graph(route(("len(list_filter([x], lambda v: v < 0)) > 0", {"model": SMALL}), otherwise={"model": LARGE}))
+    predicate = "len(list_filter([x], lambda v: v < 0)) > 0"
+    graph = Seen().graph(route((predicate, {"model": SMALL}), otherwise={"model": LARGE}))
     assert graph.run(rows_of([1.0, -1.0]))["score"].to_pylist() == [0.0, 1.0]
 
 
