@@ -176,9 +176,11 @@ def test_models_load_from_bytes_in_a_process_without_mlflow(case: Case, tmp_path
     subprocess.run(command, check=True, cwd=PROJECT, env=environment, timeout=120)
     values, loaded = pickle.loads((tmp_path / "found").read_bytes())
     np.testing.assert_allclose(values, scores(case, rows), rtol=0, atol=3e-7)
-    expected = {"python_function": "mlflow", "pytorch": "torch", "safetensors": "torch", "keras": "tensorflow"}
-    expected["tensorflow"] = "tensorflow"
-    assert loaded == [expected[case.frozen.flavor]] if case.frozen.flavor in expected else loaded == []
+    if case.frozen.flavor == "python_function":
+        assert "mlflow" in loaded
+    else:
+        frameworks = {"pytorch": "torch", "safetensors": "torch", "keras": "tensorflow", "tensorflow": "tensorflow"}
+        assert loaded == [framework for flavor, framework in frameworks.items() if flavor == case.frozen.flavor]
 
 
 def test_a_model_that_made_room_loads_again_and_leaves_no_files(

@@ -46,9 +46,9 @@ def load_with(monkeypatch: pytest.MonkeyPatch, make: Callable[[LoadOptions], obj
     monkeypatch.setattr(flavors, "loader", lambda _: lambda _model, _files, options: make(options))
 
 
-def model(name: str, *, flavor: str = "constant", size_bytes: int = SIZE // 4) -> tuple[FrozenModel, Files]:
+def model(name: str, *, flavor: str = "constant", size_bytes: int = SIZE // 5) -> tuple[FrozenModel, Files]:
     files = {"weights": name.encode()}
-    return FrozenModel(name, 1, digest_of(files), flavor, {}, (), size_bytes), files
+    return FrozenModel(name, 1, digest_of(files), flavor, {}, (), size_bytes, trusted=True), files
 
 
 def test_options_tell_predictors_apart() -> None:
