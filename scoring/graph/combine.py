@@ -115,8 +115,8 @@ def _is_second(probabilities: Scores, ties: Ties) -> Scores:
 def _winner(votes: Scores, ties: Ties) -> Scores:
     """Return the class with most votes; shape (classes, rows) to (rows,)."""
     if ties is Ties.FIRST:
-        return np.argmax(votes, axis=0).astype(np.float64)
-    return (len(votes) - 1 - np.argmax(votes[::-1], axis=0)).astype(np.float64)
+        return _array(np.argmax(votes, axis=0))
+    return _array(len(votes) - 1 - np.argmax(votes[::-1], axis=0))
 
 
 def _with_missing(scores: Scores, results: Scores) -> Scores:

@@ -66,7 +66,8 @@ def measure(case: Case, way: Way, places: Places, *, cores: int, scale: float) -
 
 def environment(way: Way, cores: int, places: Places) -> dict[str, str]:
     """Return the variables of a process: native libraries use all cores in one process, else one in each."""
-    forgotten = ("SPARK_HOME", "SPARK_CONF_DIR", settings.SPARK_MASTER_VARIABLE)
+    # Without bytecode every process compiles all that it imports, which is seconds for some ways.
+    forgotten = ("PYTHONDONTWRITEBYTECODE", "SPARK_HOME", "SPARK_CONF_DIR", settings.SPARK_MASTER_VARIABLE)
     found = find_java()
     return {
         **{name: value for name, value in os.environ.items() if name not in forgotten},

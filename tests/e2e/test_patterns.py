@@ -329,7 +329,7 @@ def test_without_a_contract_a_mapped_column_gets_the_type_of_its_feature(site: S
     rows = example_rows(300, seed=3)
     frame = rows.select(list(FEATURES)).to_pandas().rename(columns={"x": "feature"})
     register_sklearn("mapped", frame, rows["label"].to_numpy())
-    site.put(night_rows().rename_columns(["id", "first", "y", "city"]))
+    site.put(night_rows().rename_columns(["id", "first", "y", "city"]), files=3)
     step = {"model": "models:/mapped@champion", "inputs": {"feature": "first"}}
     night = of(site, input={"columns": None}, score=step)
     plan, _ = make_plan(night.deployment, NIGHT, registry=Registry())

@@ -30,12 +30,21 @@ expectations:
 RULES = "def add_calendar(batch):\n    return batch\n"
 
 
+LABELLED = {
+    "reference": {"first": "2024-01-01", "last": "2024-01-31"},
+    "labels": {"path": "${SCORING_HOME}/labels", "column": "late"},
+}
+"""What a section that learns from labels needs beside it."""
+
+
 def written(home: Path, document: dict[str, Any]) -> Deployment:
     files = {
         "rules.py": RULES,
         **dict.fromkeys(("expectations/input.yaml", "expectations/output.yaml"), SUITE),
     }
     sections = {key: value for key, value in document.items() if key != "name"}
+    if "online" in sections:
+        sections = {"drift": LABELLED, **sections}
     return write_deployment(home / "deployments" / document.get("name", "example"), files=files, **sections)
 
 
