@@ -36,8 +36,8 @@ FLAVORS: Final[dict[str, Flavor]] = {
     "catboost": Flavor("scoring.models.catboost", "catboost", memory_factor=1),
     "pytorch": Flavor("scoring.models.torch", "torch", memory_factor=1, has_options=True, code=trust.torch_program),
     "safetensors": Flavor("scoring.models.safetensors", "torch", memory_factor=1, has_options=True),
-    "tensorflow": Flavor("scoring.models.tensorflow", "tensorflow", memory_factor=3, code=trust.tensorflow_program),
-    "keras": Flavor("scoring.models.tensorflow", "tensorflow", memory_factor=3, code=trust.tensorflow_program),
+    "tensorflow": Flavor("scoring.models.tensorflow", "tensorflow", memory_factor=1.2, code=trust.tensorflow_program),
+    "keras": Flavor("scoring.models.tensorflow", "tensorflow", memory_factor=1.2, code=trust.tensorflow_program),
     "onnx": Flavor("scoring.models.onnx", "onnx", memory_factor=5),
 }
 """By MLflow's name, but for `safetensors`, which is ours."""

@@ -121,7 +121,7 @@ def _keras_model(model: FrozenModel, files: Files, folder: Path) -> tuple[Progra
     named = structure if isinstance(structure, Mapping) else {tensor.name: tensor for tensor in several}
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name=name) for name, tensor in named.items()]
 
-    @tf.function(input_signature=[specs])
+    @tf.function(input_signature=[specs])  # type: ignore[untyped-decorator]
     def call(tensors: list[Any]) -> Any:
         if isinstance(structure, Mapping):
             return net(dict(zip(named, tensors, strict=True)), training=False)
