@@ -76,8 +76,8 @@ class Examples:
     def performance(self, predictor: Predictor) -> Performance:
         """Return how well a predictor does on the rows."""
         scores = predictor.predict(self.batch)
-        period = {"first": str(self.nights.first), "last": str(self.nights.last)}
-        return measure(scores, self.truth, min_rows=MIN_HOLDOUT_ROWS, **period)
+        first, last = str(self.nights.first), str(self.nights.last)
+        return measure(scores, self.truth, first=first, last=last, min_rows=MIN_HOLDOUT_ROWS)
 
 
 @dataclass(slots=True)
