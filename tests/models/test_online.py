@@ -173,7 +173,7 @@ def test_a_model_that_cannot_go_on_learning_is_refused(home: Path, rows: pa.Tabl
     given = Rows(Batch(rows), rows["label"].to_numpy().astype(float), SEED)
     with pytest.raises(ModelError, match=r"expected an estimator with partial_fit.*got LogisticRegression"):
         updated(model, files, given, ONLINE)
-    with pytest.raises(ModelError, match=r"cannot learn online: expected flavor pytorch, sklearn, xgboost, got onnx"):
+    with pytest.raises(ModelError, match=r"cannot learn online: expected flavor sklearn, xgboost, pytorch, got onnx"):
         updated(replace(model, flavor="onnx"), files, given, ONLINE)
 
 
