@@ -172,12 +172,12 @@ def _edges(table: pa.Table) -> Iterator[int]:
 # ---------------------------------------------------------------------------------------------------- at deployment
 
 
-def check_samples(deployment: Deployment, versions: Mapping[str, int]) -> tuple[str, ...]:
+def check_samples(deployment: Deployment, frozen: Iterable[tuple[FrozenModel, Files]]) -> tuple[str, ...]:
     """Score the golden samples of versions again in this environment.
 
     Args:
         deployment: whose model steps say how.
-        versions: by registered model name.
+        frozen: the versions with their files, one after the other.
 
     Returns:
         A sentence for each version that has no sample, for people.
@@ -187,17 +187,16 @@ def check_samples(deployment: Deployment, versions: Mapping[str, int]) -> tuple[
     """
     store, registry = RunStore(), Registry()
     missing = []
-    for name, number in versions.items():
-        found = registry.version(name, str(number))
-        model, files = registry.pinned(name, number, trusted=deployment.trust)
-        digest, run_id = found.tags.get(DIGEST_TAG), found.tags.get(TRAINING_RUN_TAG)
+    for model, files in frozen:
+        tags = registry.version(model.name, str(model.version)).tags
+        digest, run_id = tags.get(DIGEST_TAG), tags.get(TRAINING_RUN_TAG)
         if digest is None or run_id is None:
             missing.append(
                 f"Model {model.label} has no golden sample, as it was not registered by 'scoring train' or "
                 "'scoring soup': nothing shows that it predicts here what it predicted there."
             )
             continue
-        content = store.read(run_id, _artifact(name))
+        content = store.read(run_id, _artifact(model.name))
         got = None if content is None else hashlib.sha256(content).hexdigest()
         if content is None or got != digest:
             raise ModelError(
@@ -208,7 +207,7 @@ def check_samples(deployment: Deployment, versions: Mapping[str, int]) -> tuple[
             )
         sample = GoldenSample.from_bytes(content)
         for step in deployment.model_steps:
-            if name_of(step.model) == name:
+            if name_of(step.model) == model.name:
                 compare(sample, model, step, files)
     return tuple(missing)
 

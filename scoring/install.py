@@ -51,9 +51,9 @@ def install(source: Path) -> Installed:
     found = deployments.load(source.resolve())
     suites(found)
     check_graph(found)
-    models, _ = Registry().freeze(found)
+    models, files = Registry().freeze(found)
     versions = {model.name: model.version for model in models.values()}
-    warnings = check_samples(found, versions)
+    warnings = check_samples(found, ((model, files[model.digest]) for model in models.values()))
     target = settings.deployments_folder() / found.name
     if target.resolve() != source.resolve():
         with storage_errors(str(target)):

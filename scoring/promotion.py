@@ -90,7 +90,7 @@ def redeploy(deployment: Deployment, training_run_id: str | None = None, *, is_f
         wins, reason = False, "the champions have changed since the challengers were compared with them: train again"
     if not (wins or is_forced):
         return Promotion({}, reason)
-    warnings = _check_samples(deployment, changes)
+    warnings = _check_samples(registry, deployment, changes)
     promotion = Promotion(changes, reason if wins else f"forced, although {reason}", warnings)
     return _record_and_move(store, registry, deployment, promotion, tags={"training_run_id": training.run_id})
 
@@ -113,7 +113,7 @@ def promote_versions(deployment: Deployment, versions: Mapping[str, int]) -> Pro
     changes = _changes(registry, versions)
     if not changes:
         return Promotion({}, "these versions are the champions already")
-    promotion = Promotion(changes, "promoted by hand", _check_samples(deployment, changes))
+    promotion = Promotion(changes, "promoted by hand", _check_samples(registry, deployment, changes))
     return _record_and_move(store, registry, deployment, promotion, tags={})
 
 
@@ -149,8 +149,10 @@ def _changes(registry: Registry, versions: Mapping[str, int]) -> dict[str, Repla
     return {name: change for name, change in found.items() if change.before != change.now}
 
 
-def _check_samples(deployment: Deployment, changes: Mapping[str, Replacement]) -> tuple[str, ...]:
-    return check_samples(deployment, {name: change.now for name, change in changes.items()})
+def _check_samples(registry: Registry, deployment: Deployment, changes: Mapping[str, Replacement]) -> tuple[str, ...]:
+    return check_samples(
+        deployment, (registry.pinned(name, change.now, trusted=deployment.trust) for name, change in changes.items())
+    )
 
 
 def _record_and_move(

@@ -81,7 +81,7 @@ class Examples:
 
 
 @dataclass(slots=True)
-class Kitchen:
+class Mixtures:
     """Makes mixtures of parents, each at most once, and measures them."""
 
     parents: Sequence[Parent]
@@ -178,12 +178,12 @@ def make_soup(
     with recorded(store, run_id):
         source = Source.of(deployment, parents[0].model)
         step = next(step for step in deployment.model_steps if name_of(step.model) == name)
-        kitchen = Kitchen(parents, step, _statistics_rows(source, parents, learned), source.examples(choosing))
-        mixing = mix(method, len(parents), metric=kitchen.metric, loss=kitchen.loss)
-        files = kitchen.files(mixing)
+        mixtures = Mixtures(parents, step, _statistics_rows(source, parents, learned), source.examples(choosing))
+        mixing = mix(method, len(parents), metric=mixtures.metric, loss=mixtures.loss)
+        files = mixtures.files(mixing)
         version = _register(registry, name, files, parents, mixing, method=method, run_id=run_id)
         store.set_tags(run_id, {"model_versions": json.dumps({name: version})})
-        document = _document(kitchen, mixing, files, source.examples(comparing))
+        document = _document(mixtures, mixing, files, source.examples(comparing))
         store.put_json(run_id, SOUP_ARTIFACT, {"model": name, "version": version, "method": method, **document})
         compare_with_champions(deployment, {name: version}, comparing, run_id=run_id)
         store.set_state(run_id, RunState.DONE)
@@ -335,15 +335,15 @@ def _shares(parents: Sequence[Parent], mixing: Mixing) -> dict[str, float]:
     return {str(parent.model.version): float(share) for parent, share in zip(parents, mixing, strict=True)}
 
 
-def _document(kitchen: Kitchen, mixing: Mixing, files: Files, comparing: Examples) -> Mapping[str, Any]:
+def _document(mixtures: Mixtures, mixing: Mixing, files: Files, comparing: Examples) -> Mapping[str, Any]:
     """Return shares of the parents, and how they and the soup do on the choosing and on the comparing nights."""
 
     def both(made: Files) -> Mapping[str, Any]:
-        predictor = kitchen.predictor(made)
-        found = {"choosing": kitchen.choosing, "comparing": comparing}
+        predictor = mixtures.predictor(made)
+        found = {"choosing": mixtures.choosing, "comparing": comparing}
         return {half: examples.performance(predictor).to_json() for half, examples in found.items()}
 
-    shares = _shares(kitchen.parents, mixing)
+    shares = _shares(mixtures.parents, mixing)
     return {
         "format_version": FORMAT_VERSION,
         "soup": both(files),
@@ -354,7 +354,7 @@ def _document(kitchen: Kitchen, mixing: Mixing, files: Files, comparing: Example
                 "weight": shares[str(parent.model.version)],
                 **both(parent.files),
             }
-            for parent in kitchen.parents
+            for parent in mixtures.parents
         ],
     }
 

@@ -139,13 +139,15 @@ def soup(  # noqa: PLR0917 - as for train
     promote_winner: Annotated[bool, typer.Option("--promote", help="Promote the soup if it wins.")] = False,
     as_json: Json = False,
 ) -> None:
-    r"""Average the weights of versions of one model into a new version that costs one pass.
+    """Average the weights of versions of one model into a new version that costs one pass.
 
     The first half of the hold-out nights chooses the mixture, the second half compares the soup with its parents and
     the champions. The soup is registered as a challenger: scoring promote NAME promotes it if it has won.
 
-    \b
+    For example:
+
     scoring soup flight_delays --model flight_delay_net --from v3,v4,v5
+
     scoring soup flight_delays --model flight_delay_net --from 3,4 --method learned --promote
     """
     with exit_codes(as_json=as_json):

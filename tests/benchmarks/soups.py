@@ -1,6 +1,6 @@
 """Soups beside their parents and an ensemble of these, on flights: how well they do and what they cost.
 
-    python -m tests.benchmarks.soups [--parents 8] [--seeds 3] [--rows 1000000]
+    python -m tests.benchmarks.soups [--parents 8] [--seeds 3] [--rows 250000]
 
 The qualitative table of Wortsman et al., "Model soups" (2022): one net is trained on January; its copies are fine-tuned
 on February and March, each with hyperparameters drawn at random. The first half of April chooses (the best parent,
@@ -37,7 +37,7 @@ from scoring.models.soup import torch as format_of_nets
 from scoring.models.soup.method import Method
 from scoring.models.soup.recipes import mix
 from scoring.models.soup.weights import check_compatible
-from scoring.soup import Examples, Kitchen, Parent
+from scoring.soup import Examples, Mixtures, Parent
 from tests.flights.partitions import FOLDER, load_module
 from tests.models.programs import exported
 
@@ -48,7 +48,7 @@ NEXT = Period(first=date(2013, 4, 15), last=date(2013, 4, 30))
 SUMMER = Period(first=date(2013, 7, 1), last=date(2013, 7, 14))
 """Flights under another weather and another delay: what the paper calls a shift of the distribution."""
 BATCH_ROWS = 512
-TIMINGS = 5
+TIMINGS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def repetition(start: nn.Module, fitted: tuple[torch.Tensor, torch.Tensor], benc
         for number in range(how["parents"])
     ]
     check_compatible({f"v{found.model.version}": found.weights for found in parents})
-    kitchen = Kitchen(parents, ModelStep(model="models:/net@champion"), None, bench.nights[0])
+    mixtures = Mixtures(parents, ModelStep(model="models:/net@champion"), None, bench.nights[0])
     alone = [bench.measured([_loaded(found.model, found.files)]) for found in parents]
     lines: dict[str, Any] = {
         "mean of the parents": Measured(
@@ -169,8 +169,8 @@ def repetition(start: nn.Module, fitted: tuple[torch.Tensor, torch.Tensor], benc
     }
     shares = {}
     for method in Method:
-        mixing = mix(method, len(parents), metric=kitchen.metric, loss=kitchen.loss)
-        lines[f"{method} soup"] = bench.measured([kitchen.predictor(kitchen.files(mixing))])
+        mixing = mix(method, len(parents), metric=mixtures.metric, loss=mixtures.loss)
+        lines[f"{method} soup"] = bench.measured([mixtures.predictor(mixtures.files(mixing))])
         shares[method] = [round(share, 3) for share in mixing.tolist()]
     lines["ensemble of all"] = bench.measured([_loaded(found.model, found.files) for found in parents])
     sys.stderr.write(f"seed {how['seed']}: shares {shares}\n")
@@ -216,7 +216,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parents", type=int, default=8, help="fine-tuned nets (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="repetitions (default: %(default)s)")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="rows that are timed (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=250_000, help="rows that are timed (default: %(default)s)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="soups-") as folder:

@@ -19,6 +19,8 @@ from scoring.models.base import Files, FrozenModel, SignatureColumn
 from scoring.models.soup import keras as soup
 from scoring.models.soup.weights import average, check_compatible
 
+# Keras 3.15 asks TensorFlow 2.21 for arrays in a way that NumPy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 COLUMNS = 3
 PATH = "data/model.keras"
 ROWS = np.random.default_rng(0).normal(size=(400, COLUMNS)).astype(np.float32)

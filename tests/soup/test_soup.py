@@ -107,7 +107,9 @@ def test_nets_with_batch_norm(lake: Path, monkeypatch: pytest.MonkeyPatch, metho
     same = [position for position, share in enumerate(shares) if share == 1]
     for position in same:
         np.testing.assert_array_equal(predictions(run.model_versions[MODEL]), predictions(position + 1))
-    assert 0 < predictions(run.model_versions[MODEL]).min() < predictions(run.model_versions[MODEL]).max() < 1
+    scores = predictions(run.model_versions[MODEL])
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert scores.std() > 0.1
 
 
 def test_the_same_parents_give_the_same_soup(linear: Deployment) -> None:

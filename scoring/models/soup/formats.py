@@ -58,7 +58,7 @@ def format_of(model: FrozenModel) -> Format:
             hint="Trees have no weights to average: let them be members of an ensemble.",
         )
     try:
-        found: Format = import_module(FORMATS[model.flavor])  # type: ignore[assignment]
+        found: Format = import_module(FORMATS[model.flavor])
     except ImportError as error:
         raise ModelError(
             f"the weights of model {model.label} cannot be read",

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from scoring.batch import Batch
 from scoring.errors import ModelError, listed
 from scoring.models.base import Files, FrozenModel
+from scoring.models.keras_audit import keras_findings
 from scoring.models.soup.weights import Tensors, Weights
 
 SUFFIX: Final = ".keras"
@@ -36,7 +37,6 @@ _NOTES: Final = re.compile(r"(compile|build)_config|.+_(initializer|regularizer|
 """Keys of a layer that do not change what it predicts."""
 _NO_EFFECT: Final = {"BatchNormalization": "momentum", "Dropout": "rate", "SpatialDropout1D": "rate"}
 """Further ones, of classes that need them in training only."""
-_RUNS_CODE: Final = frozenset({"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"})
 
 
 def read(model: FrozenModel, files: Files) -> Weights:
@@ -76,7 +76,14 @@ def recomputed(content: bytes, rows: npt.NDArray[np.float32], *, label: str) -> 
     Raises:
         ModelError: the file holds layers that could run code.
     """
-    _check_plain(_config(content), label)
+    found = list(keras_findings(content))
+    if found:
+        raise ModelError(
+            f"model {label} holds layers that could run code",
+            "layers of Keras",
+            listed(found),
+            "Nothing of it was loaded.",
+        )
     import keras
 
     with tempfile.TemporaryDirectory(prefix="scoring-soup-") as folder:
@@ -195,14 +202,3 @@ def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
         yield value
     for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
         yield from _mappings(inner)
-
-
-def _check_plain(config: Mapping[str, Any], label: str) -> None:
-    """Check that a configuration names nothing but layers of Keras that run no code of the file."""
-    for part in _mappings(config):
-        module, name = part.get("module"), part.get("class_name")
-        is_foreign = isinstance(module, str) and module.partition(".")[0] not in ("keras", "builtins")
-        if is_foreign or name in _RUNS_CODE:
-            raise ModelError(
-                f"model {label} holds layers that could run code", "layers of Keras", f"{module}.{name}", "Nothing ran."
-            )

@@ -73,7 +73,7 @@ def _program(model: FrozenModel, files: Files) -> tuple[torch.export.ExportedPro
     return torch.export.load(audited(files[path], model=model)), path
 
 
-class _Recomputing(torch.fx.Interpreter):
+class _Recomputing(torch.fx.Interpreter):  # type: ignore[misc]
     """Runs a graph in which each BatchNorm normalises by the rows that reach it, and remembers their statistics.
 
     As in training, so that a layer's statistics are those of rows that the layers before it have normalised anew.
