@@ -21,14 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scoring.batch import Batch
-from scoring.deployment import Deployment, ModelStep
+from scoring.deployment import Deployment, ModelStep, model_name
 from scoring.errors import ModelError, listed
 from scoring.formats import check_format
 from scoring.graph.compile import graph_source, readers
 from scoring.local import ModelCalls, read_rows, record_graph
 from scoring.models.base import BFLOAT16, FLOAT32, Files, FrozenModel
 from scoring.models.cache import PREDICTORS
-from scoring.registry import TRAINING_RUN_TAG, Registry, name_of
+from scoring.registry import TRAINING_RUN_TAG, Registry
 from scoring.runs import RunStore
 
 SAMPLE_ROWS: Final = 64
@@ -207,7 +207,7 @@ def check_samples(deployment: Deployment, frozen: Iterable[tuple[FrozenModel, Fi
             )
         sample = GoldenSample.from_bytes(content)
         for step in deployment.model_steps:
-            if name_of(step.model) == model.name:
+            if model_name(step.model) == model.name:
                 compare(sample, model, step, files)
     return tuple(missing)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from scoring.deployment import Deployment
+from scoring.deployment import Deployment, model_name
 from scoring.errors import ConfigurationError, ModelError, listed
 from scoring.models import flavors
 from scoring.models.base import SIGNATURE_TYPES, Files, FrozenModel, SignatureColumn, digest_of
@@ -272,12 +272,7 @@ class Registry:
 
 def names(deployment: Deployment) -> list[str]:
     """Return the registered models of a deployment, each once, in the order of the graph."""
-    return list(dict.fromkeys(name_of(step.model) for step in deployment.model_steps))
-
-
-def name_of(uri: str) -> str:
-    """Return the registered model that a URI like `models:/name@champion` or `models:/name/3` names."""
-    return _parts(uri)[0]
+    return list(dict.fromkeys(model_name(step.model) for step in deployment.model_steps))
 
 
 def _parts(uri: str) -> tuple[str, str]:

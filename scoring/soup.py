@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from scoring.batch import Batch
 from scoring.data.partition import values_between
-from scoring.deployment import Deployment, ModelStep, Period
+from scoring.deployment import Deployment, ModelStep, Period, model_name
 from scoring.errors import ConfigurationError, ContractError, DataError, listed
 from scoring.graph.compile import graph_source, readers
 from scoring.local import read_rows, record_graph
@@ -32,7 +32,7 @@ from scoring.models.soup.weights import Weights, average, check_compatible
 from scoring.monitoring.performance import measure
 from scoring.monitoring.report import Performance
 from scoring.monitoring.window import as_date
-from scoring.registry import CHALLENGER, TRAINING_RUN_TAG, Registry, name_of, names
+from scoring.registry import CHALLENGER, TRAINING_RUN_TAG, Registry, names
 from scoring.runs import RunKind, RunRecord, RunState, RunStore, recorded
 from scoring.training import (
     MAX_HOLDOUT_ROWS,
@@ -177,7 +177,7 @@ def make_soup(
     run_id = store.start(deployment.name, kind=RunKind.TRAIN, tags=tags)
     with recorded(store, run_id):
         source = Source.of(deployment, parents[0].model)
-        step = next(step for step in deployment.model_steps if name_of(step.model) == name)
+        step = next(step for step in deployment.model_steps if model_name(step.model) == name)
         mixtures = Mixtures(parents, step, _statistics_rows(source, parents, learned), source.examples(choosing))
         mixing = mix(method, len(parents), metric=mixtures.metric, loss=mixtures.loss)
         files = mixtures.files(mixing)
