@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from scoring.data.partition import existing_values, values_between
-from scoring.deployment import Deployment, Labels, Period, Retrain
+from scoring.deployment import Deployment, Labels, ModelStep, Period, Retrain, RouteStep, model_name, walk
 from scoring.errors import ConfigurationError, ContractError, DataError, ScoringError, cause, listed
 from scoring.golden import keep_samples
 from scoring.graph.compile import graph_source, readers
@@ -276,8 +276,10 @@ def _evaluate(
         rows = rows.filter(pa.array(mask))
     truth = rows.column(labels.column).to_numpy().astype(np.float64)
     scored, alone = run_graph(graph_source(deployment, models), rows.drop_columns([labels.column]), files=files)
-    # A model with several outputs has no score of its own, nor has one that a route shows only some rows.
-    measured = {name: scores for name, scores in alone.items() if scores.shape == truth.shape}
+    # A model with several outputs has no score of its own, nor has one that routes show some rows here, others there.
+    routes = [step for step in walk(deployment.score) if isinstance(step, RouteStep)]
+    routed = {model_name(s.model) for route in routes for s in walk(route) if isinstance(s, ModelStep)}
+    measured = {name: scores for name, scores in alone.items() if scores.shape == truth.shape and name not in routed}
     return {
         name: measure(scores, truth, first=str(holdout.first), last=str(holdout.last), min_rows=MIN_HOLDOUT_ROWS)
         for name, scores in {GRAPH: scored.column(labels.output).to_numpy(), **measured}.items()

@@ -20,6 +20,8 @@ from scoring.throughput.wording import details, speed
 STDERR = Console(stderr=True, soft_wrap=True)
 WIDTH_OF_FILES: Final = 140
 """Columns of a table that is written to a file or a pipe, which have no width of their own."""
+SHOWN_ROWS: Final = 5
+"""Rows of an inspected step that are shown; `--json` has more."""
 SHOWN_SPLITS: Final = 20
 """The slowest splits, which a table lists; `--json` has all."""
 
@@ -201,8 +203,14 @@ def run(title: str, found: Mapping[str, Any]) -> None:
     """Print what a run came to, and the rows of an inspected step before it."""
     inspected = found.get("inspected")
     if inspected is not None:
-        rows = inspected["rows"]
-        table(f"after {inspected['step']}", rows, {name: name for name in (rows[0] if rows else ())})
+        # Columns from top to bottom: there are more of them than fit beside each other.
+        rows = inspected["rows"][:SHOWN_ROWS]
+        names = [f"row {number}" for number in range(1, len(rows) + 1)]
+        columns = [
+            {"column": column, **{name: row[column] for name, row in zip(names, rows, strict=True)}}
+            for column in (rows[0] if rows else ())
+        ]
+        table(f"after {inspected['step']}", columns, {name: name for name in ("column", *names)})
     facts(title, {key: value for key, value in found.items() if key != "inspected"})
 
 
