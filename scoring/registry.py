@@ -15,6 +15,7 @@ from scoring.deployment import Deployment, model_name
 from scoring.errors import ConfigurationError, ModelError, listed
 from scoring.models import flavors
 from scoring.models.base import SIGNATURE_TYPES, Files, FrozenModel, SignatureColumn, digest_of
+from scoring.models.folder import PREFIX, unpacked
 from scoring.runs import available, client
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Registry:
 
         For artifacts that we made of others; frameworks log theirs by MLflow's own functions.
         """
-        with available(), tempfile.TemporaryDirectory(prefix="scoring-model-") as folder:
+        with available():
             experiment = self._client.get_run(training_run_id).info.experiment_id
             logged = self._client.create_logged_model(experiment, name, source_run_id=training_run_id)
             described: dict[str, Any] = yaml.safe_load(files["MLmodel"])
@@ -112,11 +113,8 @@ class Registry:
                 "run_id": training_run_id,
                 "utc_time_created": str(datetime.now(UTC).replace(tzinfo=None)),
             }
-            for path, content in {**files, "MLmodel": yaml.safe_dump(described, sort_keys=False).encode()}.items():
-                file = Path(folder) / path
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(content)
-            self._client.log_model_artifacts(logged.model_id, folder)
+            with unpacked({**files, "MLmodel": yaml.safe_dump(described, sort_keys=False).encode()}) as folder:
+                self._client.log_model_artifacts(logged.model_id, str(folder))
             self._client.finalize_logged_model(logged.model_id, "READY")
         return f"models:/{logged.model_id}"
 
@@ -153,8 +151,9 @@ class Registry:
         return int(version.version)
 
     def register_files(self, name: str, files: Files, *, run_id: str, tags: Mapping[str, str]) -> int:
-        """Register an artifact that was made from another version's, and return the new version.
+        """Register an artifact that was made from another version's byte by byte, and return the new version.
 
+        It is no logged model: MLflow would write an id and the time into it, so that no lesson gave the same bytes twice.
         A version with the same files is there already where a run that was cut off is done again: it is returned.
 
         Args:
@@ -167,12 +166,8 @@ class Registry:
         with available():
             for known in self._client.search_model_versions(f"name = '{name}' and tags.`{DIGEST_TAG}` = '{digest}'"):
                 return int(known.version)
-            with tempfile.TemporaryDirectory(prefix="scoring-model-") as folder:
-                for path, content in files.items():
-                    file = Path(folder) / path
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    file.write_bytes(content)
-                self._client.log_artifacts(run_id, folder, name)
+            with unpacked(files) as folder:
+                self._client.log_artifacts(run_id, str(folder), name)
             source = f"{self._client.get_run(run_id).info.artifact_uri}/{name}"
             version = self._client.create_model_version(
                 name, source=source, run_id=run_id, tags={**tags, DIGEST_TAG: digest}
@@ -238,7 +233,7 @@ class Registry:
         import mlflow
 
         # Without a folder of ours, MLflow leaves each download in one of its own, or writes into the store's.
-        with tempfile.TemporaryDirectory(prefix="scoring-model-") as target:
+        with tempfile.TemporaryDirectory(prefix=PREFIX) as target:
             with available():
                 uri = f"models:/{version.name}/{version.version}"
                 folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=target))
