@@ -153,7 +153,7 @@ class Registry:
     def register_files(self, name: str, files: Files, *, run_id: str, tags: Mapping[str, str]) -> int:
         """Register an artifact that was made from another version's byte by byte, and return the new version.
 
-        It is no logged model: MLflow would write an id and the time into it, so that no lesson gave the same bytes twice.
+        It is no logged model: MLflow would write an id and the time into it, and no lesson gave the same bytes twice.
         A version with the same files is there already where a run that was cut off is done again: it is returned.
 
         Args:
